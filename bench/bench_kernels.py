@@ -1,0 +1,125 @@
+"""Each direct convolution of shapes.csv: GFLOP/s and percent of the measured FMA peak.
+
+    python bench/bench_kernels.py [--isa avx2] [--rounds 15] [--threads 1 2]
+
+A shape is checked against a float64 convolution before it is timed. Peak and kernels are
+timed in turn, round by round, and the medians are compared.
+"""
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import cnnkern
+from cnnkern.codegen.isa import AVX2, AVX512, GENERIC, Isa, available, best
+from cnnkern.codegen.peak import FMA_CHAINS
+from cnnkern.engine import workspace
+from cnnkern.engine.workspace import Workspace
+from cnnkern.graph import Graph, Node
+from cnnkern.kernels import native, variant
+from cnnkern.kernels.records import PEAK
+from cnnkern.ops.conv import Conv
+from cnnkern.ops.layout import Input
+from cnnkern.plan import Constants, make_plan
+
+PEAK_ROUNDS = 400_000  # about 1 ms
+
+
+def conv_graph(row: dict[str, str], rng: np.random.Generator) -> Graph:
+    """Return a graph of one SAME convolution with the geometry of a row."""
+    H, W, C, OC, KH, KW, stride = (
+        int(row[key]) for key in ("H", "W", "C", "OC", "KH", "KW", "stride")
+    )
+    filters = rng.standard_normal((KH, KW, C, OC), np.float32) / np.float32(KH * KW * C) ** 0.5
+    bias = rng.standard_normal(OC, np.float32)
+    conv = Conv(filters.astype(np.float32), bias, (stride, stride), "same")
+    nodes = (Node("x", Input((1, H, W, C))), Node("y", conv, ("x",)))
+    return Graph(nodes, ("x",), ("y",))
+
+
+def checked_run(
+    graph: Graph, isa: Isa, n_threads: int, rng: np.random.Generator
+) -> tuple[Callable[[], None], int]:
+    """Return a function that runs the convolution, checked against float64, and its flops."""
+    shape = graph["x"].op.shape  # type: ignore[attr-defined]
+    plan = make_plan(graph, {"x": shape}, Constants(), isa=isa)
+    space = Workspace(plan, n_threads)
+    x = rng.standard_normal(shape, np.float32)
+    space.inputs[0][...] = x
+    space.run()
+    conv = graph["y"].op
+    exact = conv.reference(x)
+    error = np.abs(space.outputs[0] - exact).max() / np.abs(exact).max()
+    assert error < 1e-5, f"{error:.1e}"
+    return space.run, plan.flops
+
+
+def peak_run(isa: Isa) -> tuple[Callable[[], None], int]:
+    """Return a function that does nothing but multiply and add, and its flops."""
+    kernel, y = native("fma_peak", isa), np.zeros(1, np.float32)
+    record = np.zeros(1, PEAK)
+    record["y"] = y.ctypes.data
+
+    def run() -> None:
+        kernel(record.ctypes.data, 0, 0, PEAK_ROUNDS)
+
+    run.record = (record, y)  # type: ignore[attr-defined]  # keeps the memory alive
+    return run, 2 * FMA_CHAINS * isa.lanes * PEAK_ROUNDS
+
+
+def seconds(run: Callable[[], None], repeats: int) -> float:
+    """Return the time of one call, from `repeats` calls in a row."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
+
+
+def measure(runs: list[tuple[Callable[[], None], int]], rounds: int) -> list[float]:
+    """Return each run's median GFLOP/s; the runs take turns in every round."""
+    repeats = [max(int(2e-3 / seconds(run, 3)), 1) for run, _ in runs]
+    times = [
+        [seconds(run, n) for (run, _), n in zip(runs, repeats, strict=True)]
+        for _ in range(rounds)
+    ]
+    medians = np.median(times, axis=0)
+    return [flops / t / 1e9 for (_, flops), t in zip(runs, medians, strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--isa", choices=[isa.name for isa in available()], default=best().name)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    isa = next(i for i in (AVX512, AVX2, GENERIC) if i.name == options.isa)
+    workspace.PARALLEL_FLOPS = 0
+    rng = np.random.default_rng(0)
+    table = Table(title=f"{variant('f32_conv', isa)}, median of {options.rounds} rounds")
+    for heading in ("convolution", "where", "threads", "GFLOP/s", "peak", "% of peak", "x 1"):
+        table.add_column(heading, justify="left" if heading in ("where",) else "right")
+    for row in csv.DictReader(Path(__file__).with_name("shapes.csv").open()):
+        graph = conv_graph(row, rng)
+        runs = [peak_run(isa)]
+        for n_threads in options.threads:
+            cnnkern.set_num_threads(n_threads)
+            runs.append(checked_run(graph, isa, n_threads, rng))
+        peak, *rates = measure(runs, options.rounds)
+        for n_threads, rate in zip(options.threads, rates, strict=True):
+            name = "{H}x{W}x{C}->{OC} {KH}x{KW} s{stride}".format(**row)
+            share, gain = rate / (peak * n_threads), rate / rates[0]
+            table.add_row(
+                name, row["where"], str(n_threads), f"{rate:.1f}", f"{peak * n_threads:.1f}",
+                f"{100 * share:.1f}", f"{gain:.2f}",
+            )  # fmt: skip
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m cnnkern``: the command line."""
+
+from .cli import main
+
+main()

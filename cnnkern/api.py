@@ -1,0 +1,63 @@
+"""The entry points that turn Keras' things into a `Model`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from . import reader
+from .codegen.isa import best
+from .engine import Model
+from .kernels import KERNELS, address
+
+if TYPE_CHECKING:
+    from .reader import Problem
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read a ``.keras``, ``.h5`` or ``.hdf5`` file, without TensorFlow or Keras.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that ``model.save`` wrote (Keras 2 or 3).
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, truncated, not a Keras model, or malformed.
+    UnsupportedLayerError
+        A layer or option is not implemented; `check` lists all of them.
+    """
+    return Model(reader.load(path))
+
+
+def from_keras(model: Any) -> Model:
+    """Take the architecture and the current weights of a live ``keras.Model``.
+
+    Raises
+    ------
+    UnsupportedLayerError
+        A layer or option is not implemented; `check` lists all of them.
+    """
+    return Model(reader.from_keras(model))
+
+
+def check(path: str | os.PathLike[str]) -> list[Problem]:
+    """Return every layer and option of a model file that is not supported.
+
+    Nothing is compiled. An empty list means that `load` works.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, truncated, not a Keras model, or malformed.
+    """
+    return reader.check(path)
+
+
+def warmup() -> int:
+    """Compile all kernels for this machine into the cache; return how many there are."""
+    for name in KERNELS:
+        address(name, best())
+    return len(KERNELS)

@@ -1,0 +1,1 @@
+"""From a Python loop to machine code: the only place that imports llvmlite."""

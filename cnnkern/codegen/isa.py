@@ -1,0 +1,91 @@
+"""Instruction sets: what the emitter must know about registers, and which one is here."""
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+
+import llvmlite.binding as llvm
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One instruction set as the code generator sees it."""
+
+    name: str
+    lanes: int  # float32 per vector register
+    heights: tuple[int, ...]  # tile heights, tallest first; see each record's reason
+    vectors: int  # vector columns of a full tile
+    needs: frozenset[str]  # CPU features, LLVM's spelling
+    cpu: str  # target of the code where the host has a wider set, LLVM's spelling
+    has_fma: bool
+
+    @property
+    def tile_columns(self) -> int:
+        """NR, the columns of a full tile."""
+        return self.lanes * self.vectors
+
+
+# 32 registers: 14 x 2 accumulators, 2 filter vectors; the FMA broadcasts pixels itself.
+AVX512 = Isa(
+    "avx512f", 16, (14, 10, 7, 4, 2, 1), 2, frozenset({"avx512f"}), "x86-64-v4", True
+)
+# 16 registers: 6 x 2 accumulators, 2 filter vectors, 1 broadcast pixel.
+AVX2 = Isa("avx2", 8, (6, 4, 3, 2, 1), 2, frozenset({"avx2", "fma"}), "haswell", True)
+# 16 registers of 4 lanes (SSE2; NEON has 32): 6 x 2 accumulators, 2 filter vectors, 1 pixel.
+GENERIC = Isa(
+    "generic",
+    4,
+    (6, 4, 3, 2, 1),
+    2,
+    frozenset(),
+    "x86-64" if platform.machine() in ("x86_64", "AMD64") else "",
+    platform.machine() in ("arm64", "aarch64"),
+)
+
+ISAS = (AVX512, AVX2, GENERIC)  # widest first
+
+# LLVM tells the features of its host only; these names let tests stand in for other CPUs.
+_OTHER_CPUS = {
+    "haswell": AVX2.needs,
+    "x86-64-v3": AVX2.needs,
+    "x86-64-v4": AVX512.needs | AVX2.needs,
+    "skylake-avx512": AVX512.needs | AVX2.needs,
+}
+
+
+def cpu_name() -> str:
+    """Return the CPU that code is made for; ``NUMBA_CPU_NAME`` overrides the host's."""
+    return os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+
+
+@cache
+def cpu_features() -> frozenset[str]:
+    """Return the features of `cpu_name()`, LLVM's spelling without the plus sign."""
+    if os.environ.get("NUMBA_CPU_NAME"):
+        return _OTHER_CPUS.get(cpu_name(), frozenset())
+    return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+
+
+@cache
+def available() -> tuple[Isa, ...]:
+    """Return the instruction sets that run here, widest first; GENERIC always does."""
+    return tuple(isa for isa in ISAS if isa.needs <= cpu_features())
+
+
+def best() -> Isa:
+    """Return the widest instruction set that runs here."""
+    return available()[0]
+
+
+def target_machine(isa: Isa) -> llvm.TargetMachine:
+    """Return the code generator for `isa`: tuned for this CPU where `isa` is its best."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    host = isa is best() and not os.environ.get("NUMBA_CPU_NAME")
+    features = llvm.get_host_cpu_features().flatten() if host else ""
+    cpu = cpu_name() if isa is best() else isa.cpu
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="default", codemodel="jitdefault", jit=True
+    )

@@ -1,0 +1,239 @@
+"""Model: a graph that predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DTypeError, ShapeError
+from ..graph import Array, Graph, Layer
+from ..passes import optimise
+from ..plan import Constants, Plan, make_plan
+from ..shapes import Shape
+from .threads import POOL
+from .workspace import Workspace
+
+Result = Array | list[Array]
+MAX_PLANS = 32  # one per input shape; the least recently made is dropped
+
+
+class Model:
+    """A trained network, ready to predict.
+
+    Safe to call from several threads at once; results are bitwise equal for any number
+    of threads and any batch size. Made by `cnnkern.load` or `cnnkern.from_keras`.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph.verify()
+        self._optimised = optimise(graph)
+        self._constants = Constants()
+        self._plans: dict[tuple[tuple[int, ...], ...], _Planned] = {}
+        self._one_input = len(graph.inputs) == 1
+        self._one_output = len(graph.outputs) == 1
+        self._shapes = graph.shapes()
+
+    @property
+    def name(self) -> str:
+        """The Keras model's name."""
+        return self.graph.name
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, as Keras lists them."""
+        return self.graph.layers
+
+    @property
+    def input_shape(self) -> Shape | list[Shape]:
+        """Shape of the input, or of each; axes of unknown length are None."""
+        return _single([self._shapes[name] for name in self.graph.inputs])
+
+    @property
+    def output_shape(self) -> Shape | list[Shape]:
+        """Shape of the output, or of each."""
+        return _single([self._shapes[name] for name in self.graph.outputs])
+
+    def __call__(self, x: Any) -> Any:
+        """Predict a batch at once.
+
+        Parameters
+        ----------
+        x : float32[input_shape], or a list or dict of them
+            Anything that NumPy turns into real numbers; it is cast to float32.
+
+        Returns
+        -------
+        float32[output_shape], or a list of them where the model has several outputs.
+
+        Raises
+        ------
+        ShapeError
+            Rank or an axis differs from `input_shape`.
+        DTypeError
+            The elements are not real numbers.
+        """
+        if self._one_input and type(x) is np.ndarray and x.dtype == np.float32:
+            planned = self._plans.get((x.shape,))
+            if planned is not None:
+                return planned.predict_one(x) if self._one_output else planned.predict([x])
+        arrays = self._arrays(x)
+        results = self._planned(tuple(a.shape for a in arrays)).predict(arrays)
+        return results[0] if self._one_output else results
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Any:
+        """Predict in chunks of `batch_size` images, like Keras' ``Model.predict``.
+
+        Parameters
+        ----------
+        x : float32[input_shape], or a list or dict of them
+        batch_size : int, optional
+            Images per chunk, 32 by default. It bounds the memory; results do not depend on it.
+        verbose : int
+            1 shows a progress bar on stderr.
+
+        Returns
+        -------
+        float32[output_shape], or a list of them where the model has several outputs.
+
+        Raises
+        ------
+        ShapeError
+            Rank or an axis differs from `input_shape`.
+        DTypeError
+            The elements are not real numbers.
+        """
+        size = 32 if batch_size is None else batch_size
+        if type(size) is not int or size < 1:
+            raise ValueError(f"batch_size={batch_size!r} must be an int of at least 1")
+        arrays = self._arrays(x)
+        n_images = arrays[0].shape[0]
+        starts: Any = range(0, max(n_images, 1), size)
+        if verbose:
+            starts = _with_progress(starts)
+        chunks = []
+        for start in starts:
+            chunk = [a[start : start + size] for a in arrays]
+            chunks.append(self._planned(tuple(a.shape for a in chunk)).predict(chunk))
+        results = [
+            chunks[0][i] if len(chunks) == 1 else np.concatenate([c[i] for c in chunks])
+            for i in range(len(self.graph.outputs))
+        ]
+        return results[0] if self._one_output else results
+
+    def plan(self, *input_shapes: tuple[int, ...]) -> Plan:
+        """Return the plan for these input shapes, the batch included."""
+        return self._planned(input_shapes).plan
+
+    def summary(self) -> None:
+        """Print layers, output shapes and parameter counts, like Keras' ``summary``."""
+        from ..inspect.summary import print_summary
+
+        print_summary(self)
+
+    def __repr__(self) -> str:
+        return f"<cnnkern.Model {self.name!r} {self.input_shape} -> {self.output_shape}>"
+
+    def __getstate__(self) -> Graph:
+        return self.graph
+
+    def __setstate__(self, graph: Graph) -> None:
+        self.__init__(graph)  # type: ignore[misc]
+
+    def _arrays(self, x: Any) -> list[NDArray[Any]]:
+        """Return the inputs as arrays of checked shapes and real numbers."""
+        if isinstance(x, Mapping):
+            missing = set(self.graph.inputs).symmetric_difference(x)
+            if missing:
+                raise ShapeError(f"expected inputs {list(self.graph.inputs)}, got {list(x)}")
+            values: Sequence[Any] = [x[name] for name in self.graph.inputs]
+        else:
+            values = [x] if self._one_input else x
+        if len(values) != len(self.graph.inputs):
+            raise ShapeError(f"expected {len(self.graph.inputs)} inputs, got {len(values)}")
+        arrays = [
+            _real_array(value, name) for value, name in zip(values, self.graph.inputs, strict=True)
+        ]
+        for array, name in zip(arrays, self.graph.inputs, strict=True):
+            _check_shape(array.shape, self._shapes[name], name)
+        if len({a.shape[0] for a in arrays}) > 1:
+            raise ShapeError(f"batch sizes differ: {[a.shape[0] for a in arrays]}")
+        return arrays
+
+    def _planned(self, shapes: tuple[tuple[int, ...], ...]) -> _Planned:
+        planned = self._plans.get(shapes)
+        if planned is None:
+            inputs = dict(zip(self.graph.inputs, shapes, strict=True))
+            planned = _Planned(make_plan(self._optimised, inputs, self._constants))
+            for oldest in list(self._plans)[: max(len(self._plans) - MAX_PLANS + 1, 0)]:
+                self._plans.pop(oldest, None)
+            self._plans[shapes] = planned
+        return planned
+
+
+class _Planned:
+    """A plan and its free workspaces; a predict takes one and gives it back."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._free: list[Workspace] = []
+
+    def predict(self, arrays: Sequence[NDArray[Any]]) -> list[Array]:
+        workspace = self._take()
+        for view, array in zip(workspace.inputs, arrays, strict=True):
+            view[...] = array
+        workspace.run()
+        results = [view.copy() for view in workspace.outputs]
+        self._free.append(workspace)
+        return results
+
+    def predict_one(self, x: Array) -> Array:
+        """The shortest way for one input and one output of float32."""
+        workspace = self._take()
+        workspace.inputs[0][...] = x
+        workspace.run()
+        result: Array = workspace.outputs[0].copy()
+        self._free.append(workspace)
+        return result
+
+    def _take(self) -> Workspace:
+        """Return a free workspace that has room for the current number of threads."""
+        while self._free:
+            try:
+                workspace = self._free.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if workspace.wanted_threads == POOL.n_threads:
+                return workspace
+        return Workspace(self.plan, POOL.n_threads)
+
+
+def _single(shapes: list[Shape]) -> Shape | list[Shape]:
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def _real_array(value: ArrayLike, name: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"input {name!r} is ragged: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"input {name!r}: got {array.dtype}, expected real numbers")
+    return array
+
+
+def _check_shape(got: tuple[int, ...], expected: Shape, name: str) -> None:
+    fits = len(got) == len(expected) and all(
+        e is None or g == e for g, e in zip(got, expected, strict=True)
+    )
+    if not fits:
+        raise ShapeError(f"input {name!r}: got shape {got}, expected {expected}")
+
+
+def _with_progress(starts: range) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(starts, description="predict", console=Console(stderr=True))

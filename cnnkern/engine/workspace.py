@@ -1,0 +1,75 @@
+"""Workspaces: the memory of one running predict, and the native calls that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..kernels import native
+from ..kernels.records import RUN
+from ..plan import Buffer, Plan
+from ..plan.lowering import aligned_empty
+from .threads import POOL
+
+LINE = 64  # bytes of a cache line
+# Sharing a run costs about 5 us with helpers awake, 50 us with helpers asleep.
+PARALLEL_FLOPS = 4_000_000
+# Python handles a signal only between native calls: a segment lasts about 50 ms.
+SEGMENT_FLOPS = 5_000_000_000
+
+
+class Workspace:
+    """An arena with the records that point into it; used by one predict at a time."""
+
+    def __init__(self, plan: Plan, n_threads: int) -> None:
+        self.plan = plan  # keeps the constants alive, to which the records point
+        self.wanted_threads = n_threads
+        self.n_threads = n_threads if plan.flops > PARALLEL_FLOPS else 1
+        self.arena = aligned_empty(plan.arena_nbytes)
+        self.inputs = [self._view(plan, buffer) for buffer in plan.inputs]
+        self.outputs = [self._view(plan, buffer) for buffer in plan.outputs]
+        self._run = self._records(plan)
+        self._segments = list(_segments(plan))
+        self._serial = native("run_serial", plan.isa)
+        self._args = self._run.ctypes.data
+
+    def run(self) -> None:
+        """Compute the outputs from the inputs."""
+        for begin, end in self._segments:
+            if self.n_threads == 1 or not POOL.share(self._args, begin, end, self.n_threads):
+                self._serial(self._args, 0, begin, end)
+
+    def _view(self, plan: Plan, buffer: Buffer) -> np.ndarray:
+        """Return a buffer's elements, without its halo, as an array over the arena."""
+        offset = plan.offsets[buffer.storage] + buffer.address.offset_bytes
+        base = self.arena[offset:].view(np.float32)
+        strides = (*buffer.strides, base.itemsize)
+        lifted = np.lib.stride_tricks.as_strided(base, buffer.dims, strides)
+        return lifted if lifted.shape == buffer.shape else lifted.reshape(buffer.shape)
+
+    def _records(self, plan: Plan) -> np.ndarray:
+        """Return the RUN record; every address it needs is kept alive by this workspace."""
+        words, relocations, starts = plan.records
+        self._words = words.copy()
+        self._words[relocations] += self.arena.ctypes.data
+        self._steps = plan.step_table()
+        self._steps["args"] = self._words.ctypes.data + 8 * starts
+        self._scratch = aligned_empty(self.n_threads * plan.scratch_nbytes)
+        self._counters = aligned_empty(2 * LINE * len(plan.steps))
+        run = np.zeros(1, RUN)
+        run["steps"], run["counters"] = self._steps.ctypes.data, self._counters.ctypes.data
+        run["scratch"], run["scratch_nbytes"] = self._scratch.ctypes.data, plan.scratch_nbytes
+        run["n_threads"] = self.n_threads
+        return run
+
+
+def _segments(plan: Plan) -> Iterator[tuple[int, int]]:
+    """Cut the steps into ranges that each end within a moment."""
+    begin, flops = 0, 0
+    for index, step in enumerate(plan.steps):
+        if flops > SEGMENT_FLOPS:
+            yield begin, index
+            begin, flops = index, 0
+        flops += step.flops
+    yield begin, len(plan.steps)

@@ -1,0 +1,108 @@
+"""The one list of kernels, and the way from a kernel's name to its address.
+
+A kernel is made by ``factory(isa)`` in the module named here. Kernels are compiled when
+first asked for, once per machine; later processes link the cached object and import
+neither Numba nor the modules below.
+"""
+
+import ctypes
+import functools
+import importlib
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..codegen import cache, loader
+from ..codegen.isa import Isa
+from . import records
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Where a kernel's loop stands and what its record looks like."""
+
+    module: str
+    record: np.dtype
+
+
+KERNELS = {
+    "f32_conv": Kernel("conv", records.CONV),
+    "f32_max_pool": Kernel("pool", records.POOL),
+    "f32_average_pool": Kernel("pool", records.POOL),
+    "f32_global_max": Kernel("pool", records.GLOBAL_POOL),
+    "f32_global_average": Kernel("pool", records.GLOBAL_POOL),
+    "f32_im2col": Kernel("unfold", records.UNFOLD),
+    "f32_map": Kernel("elementwise", records.MAP),
+    **{
+        f"f32_{name}": Kernel("elementwise", records.BINARY)
+        for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")
+    },
+    "f32_scale_shift": Kernel("elementwise", records.SCALE_SHIFT),
+    "f32_softmax": Kernel("elementwise", records.ROWS),
+    "f32_halo": Kernel("elementwise", records.HALO),
+    "f32_copy": Kernel("rows", records.PARAMETERS),
+    "f32_relu": Kernel("rows", records.PARAMETERS),
+    "f32_sigmoid": Kernel("rows", records.PARAMETERS),
+    "f32_tanh": Kernel("rows", records.PARAMETERS),
+    "fma_peak": Kernel("peak", records.PEAK),
+    "run_serial": Kernel("executor", records.RUN),
+    "run_shared": Kernel("executor", records.RUN),
+    "open_door": Kernel("executor", records.DOOR),
+    "close_door": Kernel("executor", records.DOOR),
+    "help_runs": Kernel("executor", records.DOOR),
+}
+
+_addresses: dict[str, int] = {}
+_compiled: list[str] = []
+_lock = threading.RLock()
+
+
+def variant(name: str, isa: Isa) -> str:
+    """Return the full name of a kernel for one instruction set."""
+    tile = f"_{isa.heights[0]}x{isa.tile_columns}" if name == "f32_conv" else ""
+    return f"{name}{tile}__{isa.name}"
+
+
+def address(name: str, isa: Isa) -> int:
+    """Return the address of a kernel: linked before, from the disk cache, or compiled now."""
+    symbol = variant(name, isa)
+    found = _addresses.get(symbol)
+    if found is None:
+        with _lock:
+            found = _addresses.get(symbol)
+            if found is None:
+                code = cache.load(symbol) or _compile(name, symbol, isa)
+                found = _addresses[symbol] = loader.link(symbol, code)
+    return found
+
+
+@functools.cache
+def native(name: str, isa: Isa) -> Callable[[int, int, int, int], None]:
+    """Return a kernel as a Python callable that releases the GIL."""
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(address(name, isa))
+
+
+def compiled() -> tuple[str, ...]:
+    """Return the kernels that this process compiled, as opposed to found in the cache."""
+    return tuple(_compiled)
+
+
+def linked() -> tuple[str, ...]:
+    """Return the kernels that this process holds."""
+    return tuple(_addresses)
+
+
+def _compile(name: str, symbol: str, isa: Isa) -> bytes:
+    if not _compiled and sys.stderr.isatty():
+        print("cnnkern: compiling kernels, once on this machine ...", file=sys.stderr)
+    from ..codegen.jit import compile_object
+
+    kernel = KERNELS[name]
+    module = importlib.import_module(f".{kernel.module}", __package__)
+    code = compile_object(getattr(module, name)(isa), kernel.record, symbol, isa)
+    cache.store(symbol, code)
+    _compiled.append(symbol)
+    return code

@@ -1,0 +1,99 @@
+"""Direct convolution and matrix product: panels outside, register tiles inside.
+
+    for each task:   a block of output pixels (M), a block of column panels (N), one group
+        for each panel:              its weights stay in the cache for all tiles
+            for each register tile:  codegen/ukernel.py
+
+A matrix product is the 1x1 convolution with one run of K floats per row.
+"""
+
+from ..codegen.isa import Isa
+from ..codegen.jit import inline
+from ..codegen.ukernel import tile_call
+from ..codegen.vector import call_kernel, integers
+
+
+def f32_conv(isa: Isa):
+    """Return the kernel ``y = activate(clip(conv(x, w) + b + r, lo, hi))``; record CONV.
+
+    A tile of the task range is one (group, panel block, row block), the row block last.
+    Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses.
+    """
+    tile = tile_call(isa)
+    LANES, NR, MR = isa.lanes, isa.tile_columns, isa.heights[0]
+
+    def kernel(p, scratch, begin, end):
+        table_nbytes = 8 * (p.rows_per_task + MR)
+        x_rows, y_rows = scratch, scratch + table_nbytes
+        r_rows = scratch + 2 * table_nbytes if p.r else 0
+        for task in range(begin, end):
+            row_block = task % p.row_blocks
+            panel_block = task // p.row_blocks % p.panel_blocks
+            group = task // (p.row_blocks * p.panel_blocks)
+            m0 = row_block * p.rows_per_task
+            n_rows = min(p.rows_per_task, p.M - m0)
+            x, y, r = p.x + group * p.x_group, p.y + group * p.y_group, p.r + group * p.y_group
+            fill_rows(x_rows, m0, n_rows, p.OD, p.OH, p.OW, x, p.x_n, p.x_d, p.x_h, p.x_w, MR)
+            fill_rows(y_rows, m0, n_rows, p.OD, p.OH, p.OW, y, p.y_n, p.y_d, p.y_h, p.y_w, MR)
+            if p.r:
+                fill_rows(r_rows, m0, n_rows, p.OD, p.OH, p.OW, r, p.r_n, p.r_d, p.r_h, p.r_w, MR)
+            first = panel_block * p.panels_per_task
+            last = min(first + p.panels_per_task, (p.OC + NR - 1) // NR)
+            panels = p.panels + group * p.group_nbytes
+            for panel in range(first, last):
+                n_valid = min(p.OC - panel * NR, NR)
+                n_vectors = (n_valid + LANES - 1) // LANES
+                for m in range(0, n_rows, p.height):
+                    tile(
+                        min(n_rows - m, p.height), n_vectors,
+                        x_rows + 8 * m, p.runs, p.n_runs, p.run_len,
+                        panels + panel * p.panel_nbytes,
+                        y_rows + 8 * m, r_rows + 8 * m if p.r else 0,
+                        4 * panel * NR, n_valid, p.lo, p.hi,
+                    )  # fmt: skip
+            if p.activate:
+                n_columns = min(p.OC, last * NR) - first * NR
+                activate_rows(p, scratch, y_rows, n_rows, 4 * first * NR, n_columns)
+
+    return kernel
+
+
+@inline
+def fill_rows(table, m0, n_rows, OD, OH, OW, base, s_n, s_d, s_h, s_w, n_repeats):
+    """Write the addresses of output pixels m0 .. m0+n_rows, then repeat the last one."""
+    rows = integers(table)
+    ow = m0 % OW
+    oh = m0 // OW % OH
+    od = m0 // (OW * OH) % OD
+    n = m0 // (OW * OH * OD)
+    address = base + n * s_n + od * s_d + oh * s_h + ow * s_w
+    for m in range(n_rows):
+        rows[m] = address
+        address += s_w
+        ow += 1
+        if ow == OW:
+            ow = 0
+            oh += 1
+            if oh == OH:
+                oh = 0
+                od += 1
+                if od == OD:
+                    od = 0
+                    n += 1
+            address = base + n * s_n + od * s_d + oh * s_h
+    for m in range(n_rows, n_rows + n_repeats):
+        rows[m] = rows[n_rows - 1]
+
+
+@inline
+def activate_rows(p, scratch, y_rows, n_rows, offset, n_columns):
+    """Apply the epilogue's row function in place while the rows are in the cache."""
+    rows = integers(y_rows)
+    is_dense = p.y_h == p.OW * p.y_w and p.y_d == p.OH * p.y_h and p.y_n == p.OD * p.y_d
+    if is_dense and n_columns * 4 == p.y_w:
+        address = rows[0] + offset
+        call_kernel(p.activate, p.activate_args, address, address, n_rows * n_columns)
+        return
+    for m in range(n_rows):
+        address = rows[m] + offset
+        call_kernel(p.activate, p.activate_args, address, address, n_columns)

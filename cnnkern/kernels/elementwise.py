@@ -1,0 +1,147 @@
+"""Kernels that visit every element once: map, binary, scale-and-shift, softmax, halo.
+
+A buffer is N*D*H*W rows; the plan merges axes into the row where memory allows, so a
+dense tensor is one row. A tile is one row, or one chunk of a row.
+"""
+
+from ..codegen.isa import Isa
+from ..codegen.jit import inline
+from ..codegen.vector import call_kernel, floats
+from .functions import ONE, ZERO, exp
+
+
+@inline
+def row_offset(row, D, H, W, s_n, s_d, s_h, s_w):
+    """Return the byte offset of a row from its index."""
+    w = row % W
+    h = row // W % H
+    d = row // (W * H) % D
+    n = row // (W * H * D)
+    return n * s_n + d * s_d + h * s_h + w * s_w
+
+
+@inline
+def clip(x, lo, hi):
+    """Limit x to [lo, hi] and keep NaN."""
+    x = lo if x < lo else x
+    return hi if x > hi else x
+
+
+def f32_map(isa: Isa):
+    """Return the kernel ``y = function(x)`` for a row function; record MAP."""
+
+    def kernel(p, scratch, begin, end):
+        for tile in range(begin, end):
+            row, first = tile // p.chunks, tile % p.chunks * p.chunk
+            n = min(p.chunk, p.run - first)
+            x = p.x + 4 * first + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w)
+            y = p.y + 4 * first + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
+            call_kernel(p.function, p.function_args, x, y, n)
+
+    return kernel
+
+
+def _binary(function):
+    @inline
+    def rows(a, b, y, n, lo, hi):
+        for i in range(n):
+            y[i] = clip(function(a[i], b[i]), lo, hi)
+
+    @inline
+    def row_and_scalar(a, b, y, n, lo, hi):
+        scalar = b[0]
+        for i in range(n):
+            y[i] = clip(function(a[i], scalar), lo, hi)
+
+    @inline
+    def scalar_and_row(a, b, y, n, lo, hi):
+        scalar = a[0]
+        for i in range(n):
+            y[i] = clip(function(scalar, b[i]), lo, hi)
+
+    def factory(isa: Isa):
+        def kernel(p, scratch, begin, end):
+            for tile in range(begin, end):
+                row, first = tile // p.chunks, tile % p.chunks * p.chunk
+                n, skip = min(p.chunk, p.run - first), 4 * first
+                a = p.a + row_offset(row, p.D, p.H, p.W, p.a_n, p.a_d, p.a_h, p.a_w)
+                b = p.b + row_offset(row, p.D, p.H, p.W, p.b_n, p.b_d, p.b_h, p.b_w)
+                y = p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w) + skip
+                if p.b_run == 0:
+                    row_and_scalar(floats(a + skip), floats(b), floats(y), n, p.lo, p.hi)
+                elif p.a_run == 0:
+                    scalar_and_row(floats(a), floats(b + skip), floats(y), n, p.lo, p.hi)
+                else:
+                    rows(floats(a + skip), floats(b + skip), floats(y), n, p.lo, p.hi)
+
+        return kernel
+
+    return factory
+
+
+f32_add = _binary(inline(lambda a, b: a + b))
+f32_subtract = _binary(inline(lambda a, b: a - b))
+f32_multiply = _binary(inline(lambda a, b: a * b))
+f32_divide = _binary(inline(lambda a, b: a / b))
+# A NaN in either operand is kept.
+f32_maximum = _binary(inline(lambda a, b: a if a >= b or a != a else b))
+f32_minimum = _binary(inline(lambda a, b: a if a <= b or a != a else b))
+
+
+
+def f32_scale_shift(isa: Isa):
+    """Return the kernel ``y = clip(x * scale[c] + shift[c], lo, hi)``; record SCALE_SHIFT."""
+
+    def kernel(p, scratch, begin, end):
+        scale, shift, lo, hi = floats(p.scale), floats(p.shift), p.lo, p.hi
+        for row in range(begin, end):
+            x = floats(p.x + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w))
+            y = floats(p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w))
+            for c in range(p.C):
+                y[c] = clip(x[c] * scale[c] + shift[c], lo, hi)
+
+    return kernel
+
+
+def f32_softmax(isa: Isa):
+    """Return the kernel ``y = exp(x - max(x)) / sum(...)`` over each row; record ROWS."""
+
+    def kernel(p, scratch, begin, end):
+        for row in range(begin, end):
+            x = floats(p.x + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w))
+            y = floats(p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w))
+            highest = x[0]
+            for i in range(1, p.run):
+                highest = x[i] if x[i] > highest else highest
+            for i in range(p.run):
+                y[i] = exp(x[i] - highest)
+            total = ZERO
+            for i in range(p.run):
+                total += y[i]
+            inverse = ONE / total
+            for i in range(p.run):
+                y[i] *= inverse
+
+    return kernel
+
+
+def f32_halo(isa: Isa):
+    """Return the kernel that writes zeros around a buffer; record HALO.
+
+    A tile is one (n, d, h) row of the padded buffer.
+    """
+
+    def kernel(p, scratch, begin, end):
+        D, H, W = p.D0 + p.D + p.D1, p.H0 + p.H + p.H1, p.W0 + p.W + p.W1
+        for row in range(begin, end):
+            h, d, n = row % H, row // H % D, row // (H * D)
+            y = floats(p.y + n * p.y_n + d * p.y_d + h * p.y_h)
+            inside = p.D0 <= d < p.D0 + p.D and p.H0 <= h < p.H0 + p.H
+            before = p.W0 if inside else W
+            for i in range(before * p.C):
+                y[i] = ZERO
+            after = floats(p.y + n * p.y_n + d * p.y_d + h * p.y_h + (W - p.W1) * p.y_w)
+            for i in range(p.W1 * p.C if inside else 0):
+                after[i] = ZERO
+
+    return kernel

@@ -1,0 +1,139 @@
+"""The loop that runs a plan: call each step's kernel, by address, over its tiles.
+
+A thread claims tiles until none is left and waits until all are finished. Nobody waits
+for a helper to arrive: one that is late finds the tiles gone, or the door closed. The
+caller closes the door and waits until the helpers inside have left, because the run's
+memory is its own; the door outlives every run.
+"""
+
+from ..codegen.isa import Isa
+from ..codegen.jit import inline
+from ..codegen.threads import (
+    atomic_add,
+    atomic_load,
+    flush_denormals,
+    pause,
+    restore_mode,
+    yield_processor,
+)
+from ..codegen.vector import call_kernel, integers, record_at
+from .records import DOOR, RUN, STEP, STEP_NBYTES
+
+LINE = 64  # bytes of a cache line
+CLOSED = 1 << 32
+SPINS = 2000  # pauses before the core is given away: about 20-40 us, longer than most tiles
+
+
+def run_serial(isa: Isa):
+    """Return the kernel that runs steps begin .. end on this thread; record RUN."""
+
+    def kernel(p, scratch, begin, end):
+        mode = flush_denormals()
+        for s in range(begin, end):
+            step = record_at(p.steps + s * STEP_NBYTES, STEP)
+            call_kernel(step.kernel, step.args, p.scratch, 0, step.n_tiles)
+        restore_mode(mode)
+
+    return kernel
+
+
+def run_shared(isa: Isa):
+    """Return the kernel that takes part in steps begin .. end as thread 0; record RUN."""
+
+    def kernel(p, scratch, begin, end):
+        take_part(p, p.scratch, begin, end)
+
+    return kernel
+
+
+def open_door(isa: Isa):
+    """Return the kernel that offers steps begin .. end of the run at `run`; record DOOR."""
+
+    def kernel(p, run_address, begin, end):
+        run = record_at(run_address, RUN)
+        words = integers(run.counters)
+        for s in range(begin, end):
+            words[2 * s * (LINE // 8)] = 0
+            words[(2 * s + 1) * (LINE // 8)] = 0
+        p.run = run_address
+        p.begin = begin
+        p.end = end
+        p.sequence += 1
+        atomic_add(p.state, -CLOSED)
+
+    return kernel
+
+
+def close_door(isa: Isa):
+    """Return the kernel that lets nobody in and waits until all are out; record DOOR."""
+
+    def kernel(p, scratch, begin, end):
+        atomic_add(p.state, CLOSED)
+        spins = 0
+        while atomic_load(p.state) != CLOSED:
+            spins = wait(spins)
+
+    return kernel
+
+
+def help_runs(isa: Isa):
+    """Return the kernel that helps with every run until none came for `patience` pauses.
+
+    Record DOOR; called as ``kernel(door, seen, thread, patience)``, where `seen` is the
+    address of a word that holds the sequence number of the last run helped with.
+    """
+
+    def kernel(p, seen, thread, patience):
+        last = integers(seen)
+        idle = 0
+        while idle < patience:
+            idle = wait(idle)
+            if atomic_load(p.state) >= CLOSED:
+                continue
+            if atomic_add(p.state, 1) < CLOSED and p.sequence != last[0]:
+                last[0] = p.sequence
+                run = record_at(p.run, RUN)
+                if thread < run.n_threads:
+                    take_part(run, run.scratch + thread * run.scratch_nbytes, p.begin, p.end)
+                idle = 0
+            atomic_add(p.state, -1)
+
+    return kernel
+
+
+@inline
+def take_part(p, scratch, begin, end):
+    """Run steps begin .. end together with whoever else does."""
+    mode = flush_denormals()
+    for s in range(begin, end):
+        run_step(p, scratch, s)
+    restore_mode(mode)
+
+
+@inline
+def run_step(p, scratch, s):
+    """Claim and run tiles of step `s`; return when all its tiles are finished."""
+    step = record_at(p.steps + s * STEP_NBYTES, STEP)
+    next_tile = p.counters + 2 * s * LINE
+    finished = next_tile + LINE
+    mine = 0
+    begin = atomic_add(next_tile, step.grain)
+    while begin < step.n_tiles:
+        end = min(begin + step.grain, step.n_tiles)
+        call_kernel(step.kernel, step.args, scratch, begin, end)
+        mine += end - begin
+        begin = atomic_add(next_tile, step.grain)
+    if mine:
+        atomic_add(finished, mine)
+    spins = 0
+    while atomic_load(finished) < step.n_tiles:
+        spins = wait(spins)
+
+
+@inline
+def wait(spins):
+    """Pause, or give the core away when the wait is long; return the count of pauses."""
+    pause()
+    if spins > SPINS:
+        yield_processor()
+    return spins + 1

@@ -1,0 +1,115 @@
+"""The argument record of every kernel: what a plan writes and a kernel reads.
+
+Fields are int64 unless named as float32. Addresses and strides are in bytes; a stride
+is the distance between two positions that the kernel visits one after the other.
+"""
+
+import numpy as np
+
+
+def _record(*fields: str, floats: tuple[str, ...] = ()) -> np.dtype:
+    members = [(f, np.int64) for f in fields] + [(f, np.float32) for f in floats]
+    return np.dtype(members, align=True)
+
+
+CONV = _record(
+    "x", "y", "r",  # input, output, residual (0 for none)
+    "panels", "panel_nbytes", "group_nbytes",  # packed weights
+    "runs", "n_runs", "run_len",  # the receptive field as runs of contiguous floats
+    "OD", "OH", "OW", "M",  # output pixels: M = N*OD*OH*OW
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+    "r_n", "r_d", "r_h", "r_w",
+    "OC", "x_group", "y_group",  # columns per group; from one group to the next
+    "height", "rows_per_task", "row_blocks", "panels_per_task", "panel_blocks",
+    "activate", "activate_args",  # row function of the epilogue, or 0
+    floats=("lo", "hi"),
+)  # fmt: skip
+
+# Two buffers walked together: N*D*H*W rows of `run` contiguous floats.
+MAP = _record(
+    "x", "y",
+    "N", "D", "H", "W", "run",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+    "chunk", "chunks",  # a tile is one chunk of floats of one row; chunks per row
+    "function", "function_args",  # the row function
+)  # fmt: skip
+
+# y = op(a, b): a step of 0 broadcasts along an axis, `a_run` and `b_run` within a row.
+BINARY = _record(
+    "a", "b", "y",
+    "N", "D", "H", "W", "run",
+    "a_n", "a_d", "a_h", "a_w", "a_run",
+    "b_n", "b_d", "b_h", "b_w", "b_run",
+    "y_n", "y_d", "y_h", "y_w",
+    "chunk", "chunks",
+    floats=("lo", "hi"),
+)  # fmt: skip
+
+# y[.., c] = x[.., c] * scale[c] + shift[c]
+SCALE_SHIFT = _record(
+    "x", "y", "scale", "shift",
+    "N", "D", "H", "W", "C",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+    floats=("lo", "hi"),
+)  # fmt: skip
+
+# Windows are clipped at the borders; strides of x are between neighbouring elements.
+POOL = _record(
+    "x", "y",
+    "D", "H", "W", "C", "OD", "OH", "OW",
+    "KD", "KH", "KW", "SD", "SH", "SW", "PD", "PH", "PW",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+)  # fmt: skip
+
+# Receptive fields as rows; strides of x are between neighbouring elements.
+UNFOLD = _record(
+    "x", "y",
+    "H", "W", "C", "OH", "OW",
+    "KH", "KW", "SH", "SW", "DH", "DW", "PH", "PW",
+    "x_n", "x_h", "x_w", "y_w",
+)  # fmt: skip
+
+# One vector of C results per image.
+GLOBAL_POOL = _record(
+    "x", "y",
+    "D", "H", "W", "C", "channels_per_task", "channel_blocks",
+    "x_n", "x_d", "x_h", "x_w", "y_n",
+)  # fmt: skip
+
+# Rows of `run` floats that are normalised each by itself.
+ROWS = _record(
+    "x", "y",
+    "N", "D", "H", "W", "run",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+)  # fmt: skip
+
+# The border of a buffer: `y` is the first element of the halo itself.
+HALO = _record(
+    "y",
+    "D", "H", "W", "C",  # inside
+    "D0", "H0", "W0", "D1", "H1", "W1",  # before and after
+    "y_n", "y_d", "y_h", "y_w",
+)  # fmt: skip
+
+# Parameters of a row function.
+PARAMETERS = _record(floats=("a", "b", "c"))
+
+PEAK = _record("y")
+
+STEP = _record("kernel", "args", "n_tiles", "grain")  # a thread claims `grain` tiles at once
+STEP_NBYTES = STEP.itemsize
+
+RUN = _record(
+    "steps",  # table of STEP
+    "counters",  # two cache lines per step: next tile, finished tiles
+    "scratch", "scratch_nbytes", "n_threads",  # one piece per thread
+)  # fmt: skip
+
+# Where helper threads find work. `state` is the address of a word in a cache line of its
+# own: the helpers inside, plus CLOSED while no run is open.
+DOOR = _record("state", "sequence", "run", "begin", "end")

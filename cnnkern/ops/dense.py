@@ -1,0 +1,93 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ..errors import ShapeError
+from ..graph import Array, Op
+from ..shapes import Shape, product
+from .activation import Activation, with_activation
+from .common import axis_length, expect_inputs
+from .config import LayerConfig, Weights
+from .conv import epilogue, expect_residual
+
+if TYPE_CHECKING:
+    from ..plan import Buffer, Lowering
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Op):
+    """Multiply the last axis by a matrix:
+    ``y[..., o] = b[o] + sum over c of x[..., c] * w[c, o]``.
+
+    Parameters
+    ----------
+    weight : float32[C, units]
+    bias : float32[units] or None
+    activation : applied last, or None
+    adds_residual : input 1 is added before the activation
+
+    References
+    ----------
+    https://keras.io/api/layers/core_layers/dense
+    """
+
+    keras_classes: ClassVar = ("keras.layers>Dense",)
+    can_fuse_epilogue: ClassVar = True
+
+    weight: Array
+    bias: Array | None = None
+    activation: Activation | None = None
+    adds_residual: bool = False
+
+    @classmethod
+    def from_keras(
+        cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]
+    ) -> Op | tuple[Op, ...]:
+        C = axis_length(config, shapes[0], -1)
+        (units,) = config.ints("units", 1)
+        config.ignore_training("kernel", "bias")
+        weight = weights.take("kernel", (C, units))
+        bias = weights.take("bias", (units,)) if config.flag("use_bias", True) else None
+        return with_activation(config, cls(weight, bias))
+
+    @property
+    def takes_residual(self) -> bool:
+        """Whether a pass may let this op add another tensor to its result."""
+        return self.activation is None and not self.adds_residual
+
+    def scaled(self, scale: Array, shift: Array) -> Dense:
+        """Return the op whose result is ``y * scale + shift``, float32[units] each."""
+        bias = shift if self.bias is None else self.bias * scale + shift
+        return replace(self, weight=self.weight * scale, bias=bias)
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        expect_inputs("Dense", shapes, 2 if self.adds_residual else 1)
+        x, *residual = shapes
+        C, units = self.weight.shape
+        if len(x) < 2 or x[-1] not in (None, C):
+            raise ShapeError(f"Dense: expected [N, ..., {C}], got {x}")
+        y = (*x[:-1], units)
+        expect_residual("Dense", residual, y)
+        return y
+
+    @np.errstate(all="ignore")
+    def reference(self, *inputs: Array) -> Array:
+        self.infer_shape(*(i.shape for i in inputs))
+        x, *residual = inputs
+        return epilogue(x @ self.weight, self.bias, residual, self.activation)
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        x, *residual = inputs
+        lowering.conv(
+            self, x, output, self.weight, self.bias,
+            activation=self.activation, residual=residual,
+        )  # fmt: skip
+
+    def flops(self, *shapes: tuple[int, ...]) -> int:
+        return 2 * product(shapes[0]) * int(self.weight.shape[1])

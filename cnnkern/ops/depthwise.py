@@ -1,0 +1,72 @@
+"""Depthwise convolutions, and separable ones as a chain of depthwise and pointwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..graph import Array, Op
+from ..shapes import Shape, product
+from .activation import with_activation
+from .common import by_rank, input_channels, spatial_rank
+from .config import LayerConfig, Weights
+from .conv import Conv, SlidingFilter, take_window
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseConv(SlidingFilter):
+    """Filter each channel by itself:
+    ``y[n, o, c*CM + m] = b[c*CM + m] + sum over k of x[n, o*S + k*D - P, c] * w[k, c, m]``.
+
+    Parameters
+    ----------
+    filter : float32[*K, C, CM]
+
+    References
+    ----------
+    https://keras.io/api/layers/convolution_layers/depthwise_convolution2d
+    """
+
+    keras_classes: ClassVar = by_rank("DepthwiseConv{}D", "SeparableConv{}D", ranks=(1, 2))
+
+    @classmethod
+    def from_keras(
+        cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]
+    ) -> Op | tuple[Op, ...]:
+        rank = spatial_rank(config.class_name)
+        C = input_channels(config, shapes[0], rank)
+        (CM,) = config.ints("depth_multiplier", 1, 1)
+        options = take_window(config, rank)
+        filter_shape = (*config.ints("kernel_size", rank), C, CM)
+        config.ignore_training("depthwise", "pointwise", "bias")
+        if config.class_name.startswith("Separable"):
+            filter = weights.take("depthwise_kernel", filter_shape)
+            pointwise = _pointwise(config, weights, C * CM)
+            return with_activation(config, cls(filter, **options), pointwise)
+        filter = weights.take("kernel", filter_shape)
+        bias = weights.take("bias", (C * CM,)) if config.flag("use_bias", True) else None
+        return with_activation(config, cls(filter, bias, **options))
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.filter.shape[-2])
+
+    @property
+    def out_channels(self) -> int:
+        return product(self.filter.shape[-2:])
+
+    def multiply(self, x: Array, w: Array) -> Array:
+        products = x[..., None] * w
+        return products.reshape(*x.shape[:-1], self.out_channels)
+
+    def flops(self, *shapes: tuple[int, ...]) -> int:
+        return super().flops(*shapes) // self.in_channels
+
+
+def _pointwise(config: LayerConfig, weights: Weights, C: int) -> Conv:
+    ones = (1,) * spatial_rank(config.class_name)
+    (OC,) = config.ints("filters", 1)
+    filter = weights.take("pointwise_kernel", (*ones, C, OC))
+    bias = weights.take("bias", (OC,)) if config.flag("use_bias", True) else None
+    return Conv(filter, bias, strides=ones, dilation_rate=ones)

@@ -1,0 +1,117 @@
+"""Transposed convolutions: the gradient of a convolution with respect to its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..graph import Array, Op
+from ..shapes import Shape, dilated_size, product
+from .activation import with_activation
+from .common import by_rank, expect_channels, input_channels, known, spatial_rank
+from .config import LayerConfig, Weights
+from .conv import check_strides, epilogue, take_window
+from .window import taps
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose(Op):
+    """Spread every input over a window of the output:
+    ``y[n, i*S + k*D - P, oc] += x[n, i, c] * w[k, oc, c]``, then add the bias.
+
+    ``P`` is the padding that a convolution from ``y`` to ``x`` would have.
+
+    Parameters
+    ----------
+    filter : float32[*K, OC, C]
+    bias : float32[OC] or None
+    strides, dilation_rate : one int per spatial axis
+    padding : "valid" or "same"
+    output_padding : elements added to the shortest output per spatial axis, or None
+
+    References
+    ----------
+    https://keras.io/api/layers/convolution_layers/convolution2d_transpose
+    """
+
+    keras_classes: ClassVar = by_rank("Conv{}DTranspose")
+
+    filter: Array
+    bias: Array | None = None
+    strides: tuple[int, ...] = (1, 1)
+    padding: str = "valid"
+    dilation_rate: tuple[int, ...] = (1, 1)
+    output_padding: tuple[int, ...] | None = None
+
+    @classmethod
+    def from_keras(
+        cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]
+    ) -> Op | tuple[Op, ...]:
+        rank = spatial_rank(config.class_name)
+        C = input_channels(config, shapes[0], rank)
+        (OC,) = config.ints("filters", 1)
+        options = take_window(config, rank)
+        check_strides(config, options)
+        if options["padding"] == "causal":
+            config.unsupported("padding", "causal", "'valid' or 'same'")
+        sizes = config.ints("kernel_size", rank)
+        filter = weights.take("kernel", (*sizes, OC, C))
+        bias = weights.take("bias", (OC,)) if config.flag("use_bias", True) else None
+        config.ignore_training("kernel", "bias")
+        op = cls(filter, bias, **options, output_padding=_output_padding(config, rank))
+        op._check_output_padding(config)
+        return with_activation(config, op)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Filter taps per spatial axis."""
+        return self.filter.shape[:-2]
+
+    def _check_output_padding(self, config: LayerConfig) -> None:
+        """Refuse an output from which no convolution leads back to the input's length."""
+        for axis, extra in enumerate(self.output_padding or ()):
+            span = dilated_size(self.sizes[axis], self.dilation_rate[axis])
+            is_empty = self.padding == "same" and span % 2 == 0 and extra == 0
+            if extra >= self.strides[axis] or is_empty:
+                expected = "less than strides, and positive for a 'same' filter of even size"
+                config.malformed("output_padding", self.output_padding, expected)
+
+    def _output_length(self, axis: int, length: int | None) -> int | None:
+        if length is None:
+            return None
+        stride = self.strides[axis]
+        span = dilated_size(self.sizes[axis], self.dilation_rate[axis])
+        if self.output_padding is None:
+            return length * stride + (max(span - stride, 0) if self.padding == "valid" else 0)
+        shortest = span if self.padding == "valid" else span % 2
+        return (length - 1) * stride + shortest + self.output_padding[axis]
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        (x,) = shapes
+        *_, OC, C = self.filter.shape
+        expect_channels("ConvTranspose", x, len(self.sizes), C)
+        lengths = (self._output_length(axis, n) for axis, n in enumerate(x[1:-1]))
+        return (x[0], *lengths, OC)
+
+    @np.errstate(all="ignore")
+    def reference(self, *inputs: Array) -> Array:
+        (x,) = inputs
+        y = np.zeros(known(self.infer_shape(x.shape)), np.float32)
+        window = (self.sizes, self.strides, self.dilation_rate, self.padding)
+        for tap, reads, writes in taps(y.shape[1:-1], *window):
+            y[writes] += x[reads] @ self.filter[tap].T
+        return epilogue(y, self.bias, (), None)
+
+    def flops(self, *shapes: tuple[int, ...]) -> int:
+        (x,) = shapes
+        return 2 * product(self.filter.shape[:-1]) * product(x)
+
+
+def _output_padding(config: LayerConfig, rank: int) -> tuple[int, ...] | None:
+    if config.options.get("output_padding") is None:
+        config.ignore("output_padding")
+        return None
+    return config.ints("output_padding", rank, least=0)

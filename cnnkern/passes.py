@@ -1,0 +1,127 @@
+"""Rewrites of a graph that keep its meaning: each a pure function Graph -> Graph.
+
+PASSES gives their order; `optimise` runs them and verifies the graph after each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from .graph import Graph, Node, Op
+from .ops.activation import Activation
+from .ops.conv import Conv
+from .ops.dense import Dense
+from .ops.layout import Identity, ZeroPadding
+from .ops.merge import Add
+from .ops.norm import BatchNorm
+
+
+def optimise(graph: Graph) -> Graph:
+    """Return the graph that the planner sees."""
+    for rewrite in PASSES:
+        graph = rewrite(graph).verify()
+    return graph
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """Let the readers of an identity read its input."""
+    stands_for: dict[str, str] = {}
+    kept = []
+    for node in graph.nodes:
+        inputs = tuple(stands_for.get(name, name) for name in node.inputs)
+        if isinstance(node.op, Identity) and node.name not in graph.outputs:
+            (stands_for[node.name],) = inputs
+        else:
+            kept.append(replace(node, inputs=inputs))
+    return replace(graph, nodes=tuple(kept))
+
+
+def fold_padding(graph: Graph) -> Graph:
+    """Make ZeroPadding in front of an unpadded convolution the convolution's own padding."""
+
+    def rule(first: Op, second: Op) -> Op | None:
+        if isinstance(first, ZeroPadding) and isinstance(second, Conv):
+            if second.padding == "valid":
+                return replace(second, padding=first.padding)
+        return None
+
+    return _fuse_pairs(graph, rule)
+
+
+def fold_batch_norm(graph: Graph) -> Graph:
+    """Multiply the scale of a BatchNorm into the filters in front of it, add its shift."""
+
+    def rule(first: Op, second: Op) -> Op | None:
+        if isinstance(first, Conv | Dense) and isinstance(second, BatchNorm):
+            scale, shift = second.scale_and_shift()
+            is_finite = np.isfinite(scale).all() and np.isfinite(shift).all()
+            if second.axis == -1 and is_finite and first.takes_residual:
+                return first.scaled(scale, shift)
+        return None
+
+    return _fuse_pairs(graph, rule)
+
+
+def fuse_activation(graph: Graph) -> Graph:
+    """Let a convolution or matrix product apply the activation that follows it."""
+
+    def rule(first: Op, second: Op) -> Op | None:
+        if isinstance(first, Conv | Dense) and isinstance(second, Activation):
+            if first.activation is None:
+                return replace(first, activation=second)
+        return None
+
+    return _fuse_pairs(graph, rule)
+
+
+def fuse_residual(graph: Graph) -> Graph:
+    """Let the later of an Add's two operands, if a convolution, add the other one itself."""
+    shapes, consumers = graph.shapes(), graph.consumers()
+    done: dict[str, Node] = {}
+    for node in graph.nodes:
+        done[node.name] = node
+        is_pair = len(node.inputs) == 2 and len(set(node.inputs)) == 2
+        if not isinstance(node.op, Add) or not is_pair:
+            continue
+        order = list(done)
+        earlier, later = sorted(node.inputs, key=order.index)
+        op = done[later].op
+        is_private = len(consumers[later]) == 1 and later not in graph.outputs
+        is_same = shapes[earlier] == shapes[later]
+        if isinstance(op, Conv | Dense) and op.takes_residual and is_private and is_same:
+            fused = Node(node.name, replace(op, adds_residual=True), (*done[later].inputs, earlier))
+            del done[later], done[node.name]
+            done[node.name] = fused
+    return replace(graph, nodes=tuple(done.values()))
+
+
+PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    drop_identities,
+    fold_padding,
+    fold_batch_norm,
+    fuse_residual,
+    fuse_activation,
+)
+
+
+def _fuse_pairs(graph: Graph, rule: Callable[[Op, Op], Op | None]) -> Graph:
+    """Replace a node and its only input by one op where `rule` gives one.
+
+    The input must have no other reader. The fused node keeps the second one's name.
+    """
+    consumers = graph.consumers()
+    done: dict[str, Node] = {}
+    for node in graph.nodes:
+        before = done[node.inputs[0]] if len(node.inputs) == 1 else None
+        op = None
+        if before and len(consumers[before.name]) == 1 and before.name not in graph.outputs:
+            op = rule(before.op, node.op)
+        if before is None or op is None:
+            done[node.name] = node
+        else:
+            del done[before.name]
+            done[node.name] = Node(node.name, op, before.inputs)
+    return replace(graph, nodes=tuple(done.values()))

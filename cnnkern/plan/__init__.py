@@ -1,0 +1,212 @@
+"""From a graph and its input shapes to a plan: the only place where an op meets a kernel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..codegen.isa import Isa, best
+from ..errors import ResourceLimitError
+from ..graph import NO_HALO, Graph, Halo, Node
+from ..kernels import KERNELS, address
+from ..kernels.records import STEP
+from ..shapes import product
+from .buffer import ABSOLUTE, Address, Buffer
+from .layout import ALIGNMENT, Lifetime, place
+from .lowering import Constants, Lowering, Step
+
+__all__ = ["Address", "Buffer", "Constants", "Lowering", "Plan", "Step", "make_plan"]
+
+ConcreteShape = tuple[int, ...]
+
+WRITTEN_BY_CALLER = -1  # the step before the first
+DEFAULT_ARENA_LIMIT = 16 << 30  # bytes; a model that needs more is a mistake or an attack
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of one graph at one set of input shapes, and where everything stands."""
+
+    steps: tuple[Step, ...]
+    offsets: Mapping[str, int]  # storage -> bytes from the start of the arena
+    arena_nbytes: int
+    scratch_nbytes: int  # per thread
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    constants: Constants  # kept alive by their plans
+    isa: Isa
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of convolutions and matrix products."""
+        return sum(step.flops for step in self.steps)
+
+    @cached_property
+    def records(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The steps as machine words.
+
+        Returns
+        -------
+        words : int64[n_words]
+            All argument records, one after the other.
+        relocations : int64[n_relocations]
+            Indices of the words to which the arena's address must be added.
+        starts : int64[n_steps]
+            Each step's first word.
+        """
+        words, relocations, starts = [], [], []
+        n_words = 0
+        for step in self.steps:
+            dtype = KERNELS[step.kernel].record
+            record = np.zeros(1, dtype)
+            for name, value in step.fields.items():
+                if isinstance(value, Address):
+                    value, is_relative = self._resolve(value)
+                    if is_relative:
+                        relocations.append(n_words + dtype.fields[name][1] // 8)  # type: ignore[index]
+                record[name] = value
+            starts.append(n_words)
+            words.append(record.view(np.int64))
+            n_words += words[-1].size
+        joined = np.concatenate(words) if words else np.empty(0, np.int64)
+        return joined, np.array(relocations, np.int64), np.array(starts, np.int64)
+
+    def _resolve(self, address: Address) -> tuple[int, bool]:
+        """Return an address as a number, and whether the arena's address must be added."""
+        if address.storage == ABSOLUTE:
+            return address.offset_bytes, False
+        return self.offsets[address.storage] + address.offset_bytes, True
+
+    def step_table(self) -> np.ndarray:
+        """Return the STEP records without the addresses of their arguments."""
+        table = np.zeros(len(self.steps), STEP)
+        table["kernel"] = [address(step.kernel, self.isa) for step in self.steps]
+        table["n_tiles"] = [step.n_tiles for step in self.steps]
+        table["grain"] = [step.grain for step in self.steps]
+        return table
+
+
+def make_plan(
+    graph: Graph,
+    inputs: Mapping[str, ConcreteShape],
+    constants: Constants,
+    arena_limit: int = DEFAULT_ARENA_LIMIT,
+    isa: Isa | None = None,
+) -> Plan:
+    """Plan `graph` for these input shapes, the batch included, and one instruction set.
+
+    Raises
+    ------
+    ShapeError
+        The shapes do not fit the graph.
+    ResourceLimitError
+        The arena would exceed `arena_limit` bytes.
+    """
+    shapes = {name: _concrete(shape) for name, shape in graph.shapes(inputs).items()}
+    largest = max(shapes, key=lambda name: product(shapes[name]))
+    if 4 * product(shapes[largest]) > arena_limit:
+        raise ResourceLimitError(
+            f"tensor {largest[:80]!r} of shape {shapes[largest]} exceeds the limit of "
+            f"{arena_limit} bytes"
+        )
+    lowering = Lowering(constants, isa or best())
+    return _Planner(graph, shapes, lowering).plan(arena_limit)
+
+
+class _Planner:
+    """Chooses buffers, lowers the nodes and lays the arena out."""
+
+    def __init__(
+        self, graph: Graph, shapes: dict[str, ConcreteShape], lowering: Lowering
+    ) -> None:
+        self.graph, self.shapes, self.lowering = graph, shapes, lowering
+        self.consumers = graph.consumers()
+        self.buffers: dict[str, Buffer] = {}  # by node
+        self.lifetimes: dict[str, Lifetime] = {}  # by storage
+        self.pending: Counter[str] = Counter()  # reads to come, by storage
+
+    def plan(self, arena_limit: int) -> Plan:
+        for node in self.graph.nodes:
+            self._lower(node)
+        for name in self.graph.outputs:
+            self._use(self.buffers[name], len(self.lowering.steps))
+        offsets, arena_nbytes = place(self.lifetimes.values())
+        if arena_nbytes > arena_limit:
+            raise ResourceLimitError(
+                f"activations of {arena_nbytes} bytes exceed the limit of {arena_limit} bytes"
+            )
+        return Plan(
+            steps=tuple(self.lowering.steps),
+            offsets=offsets,
+            arena_nbytes=arena_nbytes,
+            scratch_nbytes=-(-self.lowering.scratch_nbytes // ALIGNMENT) * ALIGNMENT,
+            inputs=tuple(self.buffers[name] for name in self.graph.inputs),
+            outputs=tuple(self.buffers[name] for name in self.graph.outputs),
+            constants=self.lowering.constants,
+            isa=self.lowering.isa,
+        )
+
+    def _lower(self, node: Node) -> None:
+        lowering, begin = self.lowering, len(self.lowering.steps)
+        lowering.node = node.name
+        inputs = [self.buffers[name] for name in node.inputs]
+        output = self.buffers[node.name] = self._output_buffer(node, inputs)
+        self.pending[output.storage] += len(self.consumers[node.name])
+        self.pending[output.storage] += node.name in self.graph.outputs
+        # Inputs are written before the first step, all of them.
+        self._use(output, begin if node.inputs else WRITTEN_BY_CALLER)
+        if output.halo != NO_HALO:
+            lowering.clear_border(output, output.halo)
+        if inputs and not node.op.is_view:
+            node.op.lower(lowering, inputs, output)
+        elif inputs and output.storage != inputs[0].storage:
+            lowering.copy(inputs[0], output)
+        end = max(len(lowering.steps) - 1, begin)
+        for buffer in (*inputs, output):
+            self._use(buffer, end)
+        for buffer in lowering.take_temporaries():
+            self._use(buffer, begin)
+            self._use(buffer, end)
+        self.pending.subtract(buffer.storage for buffer in inputs)
+
+    def _use(self, buffer: Buffer, step: int) -> None:
+        """Extend the lifetime of a buffer's storage to `step`."""
+        new = Lifetime(buffer.storage, buffer.nbytes, step, step)
+        known = self.lifetimes.get(buffer.storage, new)
+        self.lifetimes[buffer.storage] = Lifetime(
+            known.storage, known.nbytes, min(known.first, step), max(known.last, step)
+        )
+
+    def _output_buffer(self, node: Node, inputs: list[Buffer]) -> Buffer:
+        """Return where a node writes: over its input where it may, else a new storage."""
+        shape, halo = self.shapes[node.name], self._halo(node.name)
+        if node.op.is_view and inputs[0].is_dense and halo == NO_HALO:
+            return inputs[0].reshape(shape)
+        if node.op.in_place and inputs[0].shape == shape and inputs[0].halo == halo:
+            if self.pending[inputs[0].storage] == 1:
+                return inputs[0]
+        return Buffer.allocate(node.name, shape, halo)
+
+    def _halo(self, name: str) -> Halo:
+        """Return the widest halo that any consumer of a tensor wants."""
+        wanted = [
+            node.op.input_halo(*(self.shapes[i] for i in node.inputs))
+            for node in self.consumers[name]
+            if node.inputs[0] == name
+        ]
+        d, h, w = (
+            (max((h[a][0] for h in wanted), default=0), max((h[a][1] for h in wanted), default=0))
+            for a in range(3)
+        )
+        return d, h, w
+
+
+def _concrete(shape: tuple[int | None, ...]) -> ConcreteShape:
+    known = tuple(length for length in shape if length is not None)
+    if len(known) != len(shape):
+        raise ResourceLimitError(f"the shape {shape} is not known before the model runs")
+    return known

@@ -1,0 +1,135 @@
+"""Convolutions and matrix products as calls of the one direct kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..codegen.isa import Isa
+from ..graph import Array
+from ..kernels.pack import pack_panels, packed_floats, panel_floats
+from ..ops.window import Triple, Window, lift
+from ..shapes import product
+from .buffer import FLOAT_NBYTES, Buffer, stride_fields
+from .epilogue import NO_EPILOGUE, Epilogue
+
+if TYPE_CHECKING:
+    from .lowering import Lowering
+
+# Output pixels of a task: 8 tiles of 14, so that a panel read from L2 serves several tiles
+# and the input rows of the task stay in L2 beside it.
+ROWS_PER_TASK = 112
+# Tasks of a step: enough for several threads to end together.
+MIN_TASKS = 8
+# Below this many multiply-adds a task costs less than claiming it.
+MIN_TASK_FLOPS = 200_000
+PAGE = 4096  # L1d sets repeat at this distance: 32 KiB, 8 ways
+L1_WAYS = 8
+
+
+def lower_conv(
+    lowering: Lowering,
+    owner: object,
+    x: Buffer,
+    y: Buffer,
+    filters: Array,
+    bias: Array | None,
+    window: Window,
+    groups: int = 1,
+    epilogue: Epilogue = NO_EPILOGUE,
+    residual: Buffer | None = None,
+) -> None:
+    """Append ``y = epilogue(conv(x, filters) + bias + residual)``.
+
+    Parameters
+    ----------
+    owner : object
+        Whose constant the packed filters are.
+    filters : float32[*K, C/groups, OC]
+    bias : float32[OC] or None
+    """
+    *taps, C, OC = filters.shape
+    K, N = product((*taps, C)), OC // groups
+    isa = lowering.isa
+    runs, run_len = _runs(x, lift(window.dilation, 1), lift(taps, 1), C)
+    strides = lift(window.strides, 1)
+    x_pixel = [s * stride for s, stride in zip(x.strides[1:], strides, strict=True)]
+    before = lift([pad[0] for pad in window.padding], 0)
+    corner = sum(s * pad for s, pad in zip(x.strides[1:], before, strict=True))
+    batch, OD, OH, OW, _ = y.dims
+    M = batch * OD * OH * OW
+    lowering.flops = 2 * K * OC * M
+    blocks = _blocks(M, -(-N // isa.tile_columns), lowering.flops, groups, isa.heights[0])
+    lowering.scratch(3 * 8 * (blocks["rows_per_task"] + isa.heights[0]))
+    optional: dict[str, Any] = {}
+    if residual is not None:
+        optional = {"r": residual.address, **stride_fields("r", residual.strides)}
+    lowering.call(
+        "f32_conv",
+        groups * blocks["panel_blocks"] * blocks["row_blocks"],
+        x=x.address + -corner, y=y.address,
+        panels=lowering.constant(
+            owner, "panels", lambda: _pack_groups(filters.reshape(K, OC), bias, groups, isa)
+        ),
+        panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
+        group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
+        runs=lowering.table(runs), n_runs=len(runs), run_len=run_len,
+        OD=OD, OH=OH, OW=OW, M=M,
+        **stride_fields("x", (x.strides[0], *x_pixel)),
+        **stride_fields("y", y.strides),
+        OC=N, x_group=FLOAT_NBYTES * C, y_group=FLOAT_NBYTES * N,
+        height=_tile_height(x_pixel[2], isa.heights),
+        activate=epilogue.activate, activate_args=epilogue.activate_args,
+        **blocks, **epilogue.bounds, **optional,
+    )  # fmt: skip
+
+
+def _runs(
+    x: Buffer, dilation: Triple, taps: Triple, C: int
+) -> tuple[tuple[int, ...], int]:
+    """Return the receptive field as byte offsets of runs, and the floats of a run.
+
+    A filter row of KW taps is one run where its taps touch in memory.
+    """
+    KD, KH, KW = taps
+    s_d, s_h, s_w = (s * d for s, d in zip(x.strides[1:], dilation, strict=True))
+    is_contiguous = KW == 1 or s_w == FLOAT_NBYTES * C
+    n_w, run_len = (1, KW * C) if is_contiguous else (KW, C)
+    offsets = [
+        d * s_d + h * s_h + w * s_w for d in range(KD) for h in range(KH) for w in range(n_w)
+    ]
+    return tuple(offsets), run_len
+
+
+def _blocks(M: int, panels: int, flops: int, groups: int, MR: int) -> dict[str, int]:
+    """Cut M rows and N panels into tasks: whole tiles, rows first, panels where rows are few."""
+    rows = min(ROWS_PER_TASK, max(-(-M // MR), 1) * MR)
+    wanted = max(min(MIN_TASKS, flops // MIN_TASK_FLOPS), 1)
+    while rows > 2 * MR and -(-M // rows) * groups < wanted:
+        rows = -(-rows // 2 // MR) * MR
+    row_blocks = -(-M // rows)
+    panel_blocks = min(-(-wanted // max(row_blocks * groups, 1)), panels)
+    per_task = -(-panels // panel_blocks)
+    return {
+        "rows_per_task": rows,
+        "row_blocks": row_blocks,
+        "panels_per_task": per_task,
+        "panel_blocks": -(-panels // per_task),
+    }
+
+
+def _tile_height(pixel_nbytes: int, heights: Sequence[int]) -> int:
+    """Return the tallest tile whose pixels do not evict each other from the L1 cache."""
+    if pixel_nbytes % PAGE:
+        return heights[0]
+    return max(h for h in heights if h <= L1_WAYS)
+
+
+def _pack_groups(w: Array, b: Array | None, groups: int, isa: Isa) -> np.ndarray:
+    N = w.shape[1] // groups
+    columns = [slice(g * N, (g + 1) * N) for g in range(groups)]
+    return np.concatenate(
+        [pack_panels(w[:, c], None if b is None else b[c], isa).ravel() for c in columns]
+    )

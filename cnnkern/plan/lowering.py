@@ -1,0 +1,275 @@
+"""What an op's `lower` may use: kernel calls, constants, scratch memory, epilogues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..codegen.isa import Isa, best
+from ..errors import PlanError
+from ..graph import Array, Halo
+from ..kernels import KERNELS, address
+from ..ops.activation import Activation
+from ..ops.window import Window, lift
+from .buffer import ABSOLUTE, Address, Buffer, broadcast_walk, pixels, stride_fields, walk
+from .conv import lower_conv
+from .epilogue import NO_EPILOGUE, Epilogue
+from .layout import ALIGNMENT
+
+MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
+CHANNELS_PER_TASK = 64  # of a global pooling: whole cache lines, their sums in registers
+CHUNK = 4096  # floats of an element-wise tile: 16 KiB, half of a 32 KiB L1d
+
+
+@dataclass(frozen=True)
+class Step:
+    """One planned kernel call."""
+
+    node: str
+    kernel: str
+    n_tiles: int
+    fields: dict[str, Any]  # int, float or Address
+    flops: int = 0
+
+    @property
+    def grain(self) -> int:
+        """Tiles that a thread claims at once: few enough claims, many enough to share."""
+        return max(self.n_tiles // MAX_CLAIMS, 1)
+
+
+@dataclass
+class Constants:
+    """Packed weights, one aligned copy per model, shared by its plans."""
+
+    arrays: dict[tuple[Any, ...], Array] = field(default_factory=dict)
+
+    def address(self, key: tuple[Any, ...], make: Callable[[], np.ndarray]) -> int:
+        """Return the address of the array that `make` gives, made once per key."""
+        array = self.arrays.get(key)
+        if array is None:  # of several threads that make it at once, the first one's is kept
+            array = self.arrays.setdefault(key, aligned_copy(make()))
+        return array.ctypes.data
+
+
+@dataclass
+class Lowering:
+    """Collects the steps of a plan, node by node."""
+
+    constants: Constants
+    isa: Isa = field(default_factory=best)
+    steps: list[Step] = field(default_factory=list)
+    temporaries: list[Buffer] = field(default_factory=list)
+    scratch_nbytes: int = 0
+    node: str = ""
+    flops: int = 0
+
+    def call(self, kernel: str, n_tiles: int, **fields: Any) -> None:
+        """Append a call of `kernel` over `n_tiles` tiles; fields not given are 0."""
+        unknown = set(fields).difference(KERNELS[kernel].record.names or ())
+        if unknown:
+            raise PlanError(f"{kernel} has no argument {sorted(unknown)}")
+        if n_tiles > 0:
+            self.steps.append(Step(self.node, kernel, n_tiles, fields, self.flops))
+            self.flops = 0
+
+    def kernel_address(self, kernel: str) -> int:
+        """Return a row function's address, to be called by another kernel."""
+        return address(kernel, self.isa)
+
+    def constant(self, owner: object, name: str, make: Callable[[], np.ndarray]) -> int:
+        """Return the address of a constant of op `owner`, made once per model."""
+        return self.constants.address((id(owner), name, self.isa.name), make)
+
+    def scalar(self, value: float) -> Buffer:
+        """Return a constant number as a buffer that broadcasts."""
+        number = self.constants.address(("scalar", value), lambda: np.array([value], np.float32))
+        return Buffer((1,), Address(ABSOLUTE, number), (0, 0, 0, 0))
+
+    def table(self, values: tuple[int, ...]) -> int:
+        """Return the address of a constant int64 table."""
+        return self.constants.address(values, lambda: np.array(values, np.int64))
+
+    def temporary(self, shape: tuple[int, ...]) -> Buffer:
+        """Return a buffer that lives while the current node runs."""
+        buffer = Buffer.allocate(f"{self.node}#{len(self.temporaries)}", shape)
+        self.temporaries.append(buffer)
+        return buffer
+
+    def take_temporaries(self) -> list[Buffer]:
+        """Return the temporaries of the current node and forget them."""
+        taken, self.temporaries = self.temporaries, []
+        return taken
+
+    def scratch(self, nbytes: int) -> None:
+        """Ask for this many bytes of scratch memory per thread."""
+        self.scratch_nbytes = max(self.scratch_nbytes, nbytes)
+
+    def conv(
+        self,
+        owner: object,
+        x: Buffer,
+        y: Buffer,
+        filters: Array,
+        bias: Array | None,
+        window: Window | None = None,
+        groups: int = 1,
+        activation: Activation | None = None,
+        residual: Sequence[Buffer] = (),
+    ) -> None:
+        """Append ``y = activation(conv(x, filters) + bias + residual)``.
+
+        Without `window` the filters are one matrix, applied to the channels of each pixel.
+        """
+        lower_conv(
+            self, owner, x, y, filters, bias, window or Window.pointwise(), groups,
+            self.epilogue(activation), *residual,
+        )  # fmt: skip
+
+    def pool(
+        self, kernel: str, x: Buffer, y: Buffer, sizes: Sequence[int], window: Window
+    ) -> None:
+        """Append a pooling over windows."""
+        _, OD, OH, OW, _ = y.dims
+        before = [pad[0] for pad in window.padding]
+        self.call(
+            kernel,
+            y.dims[0] * OD * OH,
+            x=x.address, y=y.address, OD=OD, OH=OH, OW=OW,
+            **dict(zip("DHWC", x.dims[1:], strict=True)),
+            **dict(zip(("KD", "KH", "KW"), lift(sizes, 1), strict=True)),
+            **dict(zip(("SD", "SH", "SW"), lift(window.strides, 1), strict=True)),
+            **dict(zip(("PD", "PH", "PW"), lift(before, 0), strict=True)),
+            **stride_fields("x", x.strides), **stride_fields("y", y.strides),
+        )  # fmt: skip
+
+    def unfold(self, x: Buffer, y: Buffer, sizes: Sequence[int], window: Window) -> None:
+        """Append im2col on a 2D input into a dense `y`."""
+        N, _, H, W, C = x.dims
+        _, _, OH, OW, _ = y.dims
+        (KH, KW), (SH, SW), (DH, DW) = sizes, window.strides, window.dilation
+        (PH, _), (PW, _) = window.padding
+        self.call(
+            "f32_im2col",
+            N * OH * OW,
+            x=x.address, y=y.address, H=H, W=W, C=C, OH=OH, OW=OW,
+            KH=KH, KW=KW, SH=SH, SW=SW, DH=DH, DW=DW, PH=PH, PW=PW,
+            x_n=x.strides[0], x_h=x.strides[2], x_w=x.strides[3], y_w=y.strides[3],
+        )  # fmt: skip
+
+    def global_pool(self, kernel: str, x: Buffer, y: Buffer) -> None:
+        """Append a pooling over all pixels of each channel."""
+        N, *_, C = x.dims
+        blocks = -(-C // CHANNELS_PER_TASK)
+        self.call(
+            kernel,
+            N * blocks,
+            x=x.address, y=y.address, channels_per_task=CHANNELS_PER_TASK, channel_blocks=blocks,
+            **dict(zip("DHWC", x.dims[1:], strict=True)),
+            **stride_fields("x", x.strides), y_n=y.strides[0],
+        )  # fmt: skip
+
+    def scale_shift(
+        self, owner: object, x: Buffer, y: Buffer, scale: Array, shift: Array
+    ) -> None:
+        """Append ``y = x * scale + shift`` per channel."""
+        rows = pixels(x, y)
+        self.call(
+            "f32_scale_shift",
+            rows.n_rows,
+            x=x.address, y=y.address, C=rows.run,
+            scale=self.constant(owner, "scale", lambda: scale),
+            shift=self.constant(owner, "shift", lambda: shift),
+            **rows.fields("x", "y"), **NO_EPILOGUE.bounds,
+        )  # fmt: skip
+
+    def binary(self, kernel: str, a: Buffer, b: Buffer, y: Buffer) -> None:
+        """Append ``y = kernel(a, b)``; axes of length 1 are broadcast."""
+        rows = broadcast_walk(y, a, b)
+        chunks = max(-(-rows.run // CHUNK), 1)
+        self.call(
+            kernel,
+            rows.n_rows * chunks,
+            chunk=CHUNK, chunks=chunks,
+            y=y.address, a=a.address, b=b.address, run=rows.run,
+            a_run=a.dims[-1] == y.dims[-1], b_run=b.dims[-1] == y.dims[-1],
+            **rows.fields("y", "a", "b"), **NO_EPILOGUE.bounds,
+        )  # fmt: skip
+
+    def rows(self, kernel: str, x: Buffer, y: Buffer) -> None:
+        """Append a kernel that treats each pixel's channels as one row."""
+        rows = pixels(x, y)
+        self.call(
+            kernel, rows.n_rows,
+            x=x.address, y=y.address, run=rows.run, **rows.fields("x", "y"),
+        )  # fmt: skip
+
+    def copy(self, x: Buffer, y: Buffer) -> None:
+        """Append a copy of x's elements, in order, into `y` of maybe another shape."""
+        if x.is_dense:
+            x = x.reshape(y.shape)
+        elif y.is_dense:
+            y = y.reshape(x.shape)
+        elif x.dims != y.dims:
+            dense = self.temporary(x.shape)
+            self.map("f32_copy", x, dense)
+            x = dense.reshape(y.shape)
+        self.map("f32_copy", x, y)
+
+    def epilogue(self, activation: Activation | None) -> Epilogue:
+        """Return how a kernel computes `activation` on its way out."""
+        if activation is None:
+            return Epilogue()
+        if activation.bounds is not None:
+            return Epilogue(*activation.bounds)
+        return Epilogue(
+            activate=self.kernel_address(activation.kernel),
+            activate_args=self.parameters(activation.parameters),
+        )
+
+    def parameters(self, values: tuple[float, ...]) -> int:
+        """Return the address of a row function's parameters."""
+        return self.constants.address(
+            ("parameters", values), lambda: np.array([*values, 0, 0, 0], np.float32)
+        )
+
+    def map(self, function: str, x: Buffer, y: Buffer, parameters: int = 0) -> None:
+        """Append ``y = function(x)`` for a row function."""
+        rows = walk(x, y)
+        chunks = max(-(-rows.run // CHUNK), 1)
+        self.call(
+            "f32_map",
+            rows.n_rows * chunks,
+            x=x.address, y=y.address, run=rows.run, chunk=CHUNK, chunks=chunks,
+            function=self.kernel_address(function), function_args=parameters,
+            **rows.fields("x", "y"),
+        )  # fmt: skip
+
+    def clear_border(self, inner: Buffer, halo: Halo) -> None:
+        """Append the writing of zeros around `inner`."""
+        (d0, d1), (h0, h1), (w0, w1) = halo
+        N, D, H, W, C = inner.dims
+        _, s_d, s_h, s_w = inner.strides
+        self.call(
+            "f32_halo",
+            N * (D + d0 + d1) * (H + h0 + h1),
+            y=inner.address + -(d0 * s_d + h0 * s_h + w0 * s_w),
+            D=D, H=H, W=W, C=C, D0=d0, D1=d1, H0=h0, H1=h1, W0=w0, W1=w1,
+            **stride_fields("y", inner.strides),
+        )  # fmt: skip
+
+
+def aligned_empty(nbytes: int) -> np.ndarray:
+    """Return uninitialised bytes that begin at a multiple of ALIGNMENT."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """Return a flat copy of `array` that begins at a multiple of ALIGNMENT."""
+    flat = aligned_empty(array.nbytes).view(array.dtype)
+    flat[:] = array.ravel()
+    return flat

@@ -1,0 +1,289 @@
+"""Model files as safe containers: `.keras` archives and legacy HDF5 files.
+
+The format follows from the content. HDF5 is trusted with nothing: every step of a path must
+be a hard link, and an array is read only after its type, layout, filters, shape and size
+have been checked. h5py is imported when a file is read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..errors import CnnkernError, ModelFileError, ResourceLimitError
+from ..graph import Array, as_array
+from .archive import MAX_RATIO, MAX_WEIGHT_BYTES, SMALL_BYTES, read_archive
+from .chunks import DEFLATE, FLETCHER32, SHUFFLE, read_chunks
+from .config import ModelSpec
+from .jsontext import MAX_JSON_BYTES, parse_json
+from .legacy import LegacySource
+from .weights import Group, KerasSource, Source, StoredArray
+
+ZIP_MAGIC = b"PK\x03\x04"
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+FLOAT_BYTES = (2, 4, 8)
+MAX_ATTRIBUTE_BYTES = 16 << 20  # 10,000 names of the greatest length, in fixed-size strings
+MAX_ATTRIBUTE_ITEMS = 20_000  # a text of any length can stand behind each item
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An open model file: the configuration, and a source for its weights."""
+
+    config: dict[str, Any]
+    source: Callable[[ModelSpec], Source]
+
+
+@contextmanager
+def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
+    """Open a model file; errors raised in the `with` block name the file too.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, is not a regular file, is no Keras model, or is damaged.
+    ResourceLimitError
+        There is no memory for the weights.
+    """
+    try:
+        with _open_regular(path) as file:
+            magic = file.read(len(HDF5_MAGIC))
+            file.seek(0)
+            if magic.startswith(ZIP_MAGIC):
+                yield from _archive(file)
+            elif magic == HDF5_MAGIC:
+                yield from _legacy(file)
+            else:
+                raise ModelFileError("neither a .keras archive nor an HDF5 file")
+    except CnnkernError as error:
+        raise type(error)(f"{os.fsdecode(path)}: {error}") from error
+
+
+def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file: opening a FIFO the plain way would wait forever."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ModelFileError("not a regular file")
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelFileError(f"cannot be opened: {reason}") from error
+
+
+def _archive(file: BinaryIO) -> Iterator[ModelFile]:
+    config, weights = read_archive(file)
+    with weights, _hdf5(weights) as root:
+        yield ModelFile(config, lambda spec: KerasSource(root, spec))
+
+
+def _legacy(file: BinaryIO) -> Iterator[ModelFile]:
+    with _hdf5(file) as root:
+        text = root.text("model_config")
+        if text is None:
+            raise ModelFileError("the HDF5 file has no model_config: it holds no Keras model")
+        weights = root.group("model_weights")
+        if weights is None:
+            raise ModelFileError("the HDF5 file has no group model_weights")
+        config = parse_json(text, "model_config")
+        yield ModelFile(config, lambda spec: LegacySource(weights, spec))
+
+
+@contextmanager
+def _hdf5(file: BinaryIO) -> Iterator[Hdf5Group]:
+    import h5py
+
+    with _hdf5_errors("HDF5 file"):
+        root = h5py.File(file, "r")
+    try:
+        yield Hdf5Group(root, _Budget(MAX_WEIGHT_BYTES), "/")
+    finally:
+        with _hdf5_errors("HDF5 file"):
+            root.close()
+
+
+@contextmanager
+def _hdf5_errors(what: str) -> Iterator[None]:
+    """Turn what h5py raises on damaged files into ModelFileError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ResourceLimitError(f"{what}: not enough memory") from error
+    except (
+        OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+        ArithmeticError,
+    ) as error:  # fmt: skip
+        raise ModelFileError(f"damaged {what}: {str(error)[:200]}") from error
+
+
+class _Budget:
+    """The bytes that all arrays of one file may take."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._left = nbytes
+
+    def spend(self, nbytes: int) -> None:
+        self._left -= nbytes
+        if self._left < 0:
+            raise ModelFileError(f"the weights take more than {MAX_WEIGHT_BYTES} bytes")
+
+
+class Hdf5Group:
+    """A group of an HDF5 file, entered through hard links only."""
+
+    def __init__(self, group: Any, budget: _Budget, path: str) -> None:
+        self._group, self._budget, self._path = group, budget, path
+
+    def names(self) -> list[str]:
+        """Return the names of the members."""
+        with _hdf5_errors(f"group {self._path!r}"):
+            return [str(name) for name in self._group]
+
+    def group(self, path: str) -> Group | None:
+        """Return the group at a path of names joined by slashes, or None."""
+        import h5py
+
+        found = self._walk(path)
+        if found is not None and not isinstance(found, h5py.Group):
+            raise ModelFileError(f"{self._where(path)} is not a group")
+        return None if found is None else Hdf5Group(found, self._budget, self._where(path))
+
+    def array(self, path: str) -> StoredArray:
+        """Return the array at a path, its type, layout and filters checked."""
+        import h5py
+
+        where = self._where(path)
+        found = self._walk(path)
+        if not isinstance(found, h5py.Dataset):
+            raise ModelFileError(f"array {where!r} is missing")
+        with _hdf5_errors(f"array {where!r}"):
+            return _checked_array(found, where, self._budget)
+
+    def text(self, name: str) -> str | None:
+        """Return a text attribute, or None."""
+        with _hdf5_errors(f"attribute {name!r}"):
+            if name not in self._group.attrs:
+                return None
+            value = self._attribute(name)
+            if not isinstance(value, (str, bytes)):
+                raise ModelFileError(f"attribute {name!r} is not a text")
+            return _decoded(value)
+
+    def texts(self, name: str) -> list[str]:
+        """Return a list of texts; Keras cuts a long one into `name0`, `name1`, ..."""
+        with _hdf5_errors(f"attribute {name!r}"):
+            if name in self._group.attrs:
+                return self._text_list(name)
+            result: list[str] = []
+            count = 0
+            while f"{name}{count}" in self._group.attrs:
+                result += self._text_list(f"{name}{count}")
+                count += 1
+            return result
+
+    def _text_list(self, name: str) -> list[str]:
+        value = self._attribute(name)
+        if not isinstance(value, np.ndarray) or value.ndim != 1:
+            raise ModelFileError(f"attribute {name!r} is not a list")
+        return [_decoded(item) for item in value.tolist()]
+
+    def _attribute(self, name: str) -> Any:
+        import h5py
+
+        stored = self._group.attrs.get_id(name)
+        if math.prod(stored.shape) == 0:
+            return np.empty(stored.shape)
+        if h5py.check_string_dtype(stored.dtype) is None:
+            raise ModelFileError(f"attribute {name!r} does not hold text")
+        n_items = math.prod(stored.shape)
+        nbytes = n_items * stored.dtype.itemsize
+        if n_items > MAX_ATTRIBUTE_ITEMS or nbytes > MAX_ATTRIBUTE_BYTES:
+            raise ModelFileError(f"attribute {name!r} is too large")
+        return self._group.attrs[name]
+
+    def _walk(self, path: str) -> Any:
+        """Return the object at a path, or None; every step must be a hard link."""
+        import h5py
+
+        found = self._group
+        for name in path.split("/"):
+            if name in ("", "."):
+                raise ModelFileError(f"{self._where(path)[:200]!r} is not a valid path")
+            if not isinstance(found, h5py.Group):
+                return None
+            with _hdf5_errors(f"group {self._where(path)!r}"):
+                link = found.get(name, getlink=True)
+                if link is None:
+                    return None
+                if not isinstance(link, h5py.HardLink):
+                    raise ModelFileError(
+                        f"{self._where(path)!r} is a {type(link).__name__}, not stored here"
+                    )
+                found = found[name]
+        return found
+
+    def _where(self, path: str) -> str:
+        return f"{self._path.rstrip('/')}/{path}"[:200]
+
+
+def _decoded(value: str | bytes) -> str:
+    if len(value) > MAX_JSON_BYTES:
+        raise ModelFileError("a text attribute is too long")
+    return value.decode("utf-8") if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True)
+class _Hdf5Array:
+    """A dataset that passed `_checked_array`."""
+
+    dataset: Any
+    shape: tuple[int, ...]
+    filters: tuple[int, ...]
+    where: str
+    budget: _Budget
+
+    def read(self) -> Array:
+        """Return the elements as float32."""
+        with _hdf5_errors(f"type of array {self.where!r}"):
+            dtype = self.dataset.dtype
+        if dtype.kind != "f" or dtype.itemsize not in FLOAT_BYTES:
+            raise ModelFileError(f"array {self.where!r} has type {dtype}, it must be float")
+        self.budget.spend(math.prod(self.shape) * dtype.itemsize)
+        with _hdf5_errors(f"array {self.where!r}"), np.errstate(over="ignore"):
+            if self.filters:
+                return as_array(read_chunks(self.dataset, self.filters))
+            return as_array(self.dataset[()])
+
+
+def _checked_array(dataset: Any, where: str, budget: _Budget) -> _Hdf5Array:
+    import h5py
+
+    options = dataset.id.get_create_plist()
+    if options.get_external_count() or options.get_layout() not in (
+        h5py.h5d.COMPACT,
+        h5py.h5d.CONTIGUOUS,
+        h5py.h5d.CHUNKED,
+    ):
+        raise ModelFileError(f"array {where!r} is not stored in the file itself")
+    filters = tuple(options.get_filter(i)[0] for i in range(options.get_nfilters()))
+    if not set(filters) <= {DEFLATE, SHUFFLE, FLETCHER32}:
+        raise ModelFileError(f"array {where!r} needs filter {filters}")
+    shape = dataset.shape
+    if shape is None:
+        raise ModelFileError(f"array {where!r} is empty")
+    nbytes = math.prod(shape) * dataset.id.get_type().get_size()
+    stored = dataset.id.get_storage_size()
+    if nbytes > (max(MAX_RATIO * stored, SMALL_BYTES) if filters else stored):
+        raise ModelFileError(f"array {where!r} claims {nbytes} bytes that are not stored")
+    return _Hdf5Array(dataset, tuple(shape), filters, where, budget)
