@@ -62,7 +62,7 @@ def tanh(x):
     p = fma(p, square, T3)
     p = fma(p, square, T2)
     p = fma(p, square, T1)
-    small = fma(p * square, x, x)
+    small = x * fma(p, square, ONE)  # a product keeps the sign of -0
     magnitude = abs(x)
     large = ONE - TWO / (exp(magnitude + magnitude) + ONE)
     return small if magnitude < TANH_SMALL else (-large if x < ZERO else large)

@@ -41,10 +41,8 @@ def _leaky_relu(x: Array, slope: float) -> Any:
 def _bounded_relu(x: Array, slope: float, max_value: float, threshold: float) -> Array:
     """Keras: threshold first, then clip, then the slope part. NaN fails the threshold."""
     kept = np.where(x > np.float32(threshold), x, np.float32(0)) if threshold else _relu(x)
-    y = np.minimum(kept, np.float32(max_value))
-    if slope:
-        y = y - np.float32(slope) * _relu(np.float32(threshold) - x)
-    return y
+    y: Array = np.minimum(kept, np.float32(max_value))
+    return y - np.float32(slope) * _relu(np.float32(threshold) - x) if slope else y
 
 
 def _elu(x: Array, alpha: float) -> Any:
@@ -69,7 +67,7 @@ def _softplus(x: Array) -> Any:
     return np.logaddexp(0, x.astype(np.float64))
 
 
-def _hard_sigmoid(x: Array) -> Array:
+def _hard_sigmoid(x: Array) -> Any:
     return np.clip(x + np.float32(3), np.float32(0), np.float32(6)) / np.float32(6)
 
 
@@ -229,11 +227,18 @@ def take_activation(config: LayerConfig) -> Op | None:
         if class_name in _LAYERS and isinstance(inner, dict):
             return _nested(config, class_name, inner)
         value = inner if class_name == "function" else value
-    if value is None or value == "linear":
+    if value is None:
         return None
     if not isinstance(value, str) or value not in NAMES:
         config.unsupported("activation", value, ", ".join(NAMES))
-    name = _ALIASES.get(value, value)
+    return by_name(value)
+
+
+def by_name(name: str) -> Op | None:
+    """Return the op of a name of NAMES; None for linear, which does nothing."""
+    name = _ALIASES.get(name, name)
+    if name == "linear":
+        return None
     return AXIS_ACTIVATIONS[name]() if name in AXIS_ACTIVATIONS else Activation(name)
 
 

@@ -39,11 +39,11 @@ class AdaptivePool(Op):
         config.finish()
         return op
 
-    def windows(self, lengths: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Slices]]:
-        """Yield each output position with the inputs that it reads, per spatial axis."""
+    def windows(self, lengths: Sequence[int]) -> Iterator[tuple[Slices, Slices]]:
+        """Yield each output position, as slices of length 1, and the inputs that it reads."""
         for position in np.ndindex(*self.output_size):
             axes = zip(position, lengths, self.output_size, strict=True)
-            yield position, tuple(
+            yield tuple(slice(o, o + 1) for o in position), tuple(
                 slice(o * n // n_out, -(-(o + 1) * n // n_out)) for o, n, n_out in axes
             )
 
@@ -63,9 +63,9 @@ class AdaptivePool(Op):
         (x,) = inputs
         y = np.empty(known(self.infer_shape(x.shape)), np.float32)
         for position, window in self.windows(x.shape[1:-1]):
-            region = x[:, *window]
+            region, target = x[(slice(None), *window)], y[(slice(None), *position)]
             pixels = region.reshape(x.shape[0], product(region.shape[1:-1]), x.shape[-1])
-            y[:, *position] = self.reduce(pixels)
+            target[...] = self.reduce(pixels).reshape(target.shape)
         return y
 
     def flops(self, *shapes: tuple[int, ...]) -> int:

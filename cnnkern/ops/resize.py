@@ -150,7 +150,8 @@ def resample(x: Array, axis: int, taps: Taps) -> Array:
         np.take(x, index, axis=axis) * weight.reshape(-1, *trailing)
         for index, weight in zip(indices.T, weights.T, strict=True)
     ]
-    return np.sum(parts, axis=0, dtype=np.float32)
+    y: Array = np.sum(parts, axis=0, dtype=np.float32)
+    return y
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ _LOCAL_HEADER_BYTES = 30  # (APPNOTE.TXT, 4.3.7); name and extra lengths at 26 a
 class Window(io.RawIOBase):
     """Bytes `[start, start + size)` of another file, as a read-only file."""
 
-    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+    def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0
 
     def readable(self) -> bool:
@@ -47,13 +47,12 @@ class Window(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         count = max(min(len(view), self._size - self._at), 0)
         self._file.seek(self._start + self._at)
-        data = self._file.read(count)
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        n_read = self._file.readinto(view[:count])
+        self._at += n_read
+        return n_read
 
 
-def read_archive(file: BinaryIO) -> tuple[dict[str, Any], BinaryIO]:
+def read_archive(file: io.BufferedReader) -> tuple[dict[str, Any], BinaryIO]:
     """Return the configuration and the HDF5 weights file inside a `.keras` archive.
 
     Parameters
@@ -88,7 +87,7 @@ def read_archive(file: BinaryIO) -> tuple[dict[str, Any], BinaryIO]:
         raise ModelFileError(f"damaged zip archive: {str(error)[:200]}") from error
 
 
-def _check_directory(file: BinaryIO) -> None:
+def _check_directory(file: io.BufferedReader) -> None:
     """Refuse a central directory that would take much memory to read."""
     size = file.seek(0, io.SEEK_END)
     tail_size = min(size, _END.size + 0xFFFF)
@@ -131,7 +130,7 @@ def _check_member(name: str, info: zipfile.ZipInfo) -> None:
         raise ModelFileError(f"zip member {name} is larger than {limit} bytes")
 
 
-def _check_ranges(archive: zipfile.ZipFile, file: BinaryIO) -> None:
+def _check_ranges(archive: zipfile.ZipFile, file: io.BufferedReader) -> None:
     """Refuse members that share bytes: a small file could then expand without end."""
     end = 0
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
@@ -142,7 +141,7 @@ def _check_ranges(archive: zipfile.ZipFile, file: BinaryIO) -> None:
         raise ModelFileError("a zip member overlaps the zip directory")
 
 
-def _data_start(info: zipfile.ZipInfo, file: BinaryIO) -> int:
+def _data_start(info: zipfile.ZipInfo, file: io.BufferedReader) -> int:
     file.seek(info.header_offset)
     header = file.read(_LOCAL_HEADER_BYTES)
     name_size, extra_size = struct.unpack_from("<2H", header, 26)
@@ -154,7 +153,9 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
         return member.read(limit)
 
 
-def _open_weights(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> BinaryIO:
+def _open_weights(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: io.BufferedReader
+) -> BinaryIO:
     if info.compress_type == zipfile.ZIP_DEFLATED:
         return io.BytesIO(_read(archive, info, MAX_WEIGHT_BYTES))
     with archive.open(info) as member:  # reading to the end compares the checksum

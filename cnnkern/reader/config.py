@@ -114,10 +114,11 @@ class _Entry:
             raise ModelFileError(f"{owner}: 'class_name' is not a name")
         self.config: Any = typed(owner, raw, "config", dict, list)
         module, registered = raw.get("module"), raw.get("registered_name")
-        if module is not None and type(module) is not str:
-            raise ModelFileError(f"{owner}: 'module' must be str or null")
+        for value in (module, registered):
+            if value is not None and (type(value) is not str or not _is_name(value)):
+                raise ModelFileError(f"{owner}: 'module' and 'registered_name' must be names")
         self.key = registry_key(module, self.class_name)
-        if type(registered) is str and ">" in registered:  # a class of the model's author
+        if registered is not None and ">" in registered:  # a class of the model's author
             self.key = f"custom {registered}"
 
     @property

@@ -7,6 +7,7 @@ have been checked. h5py is imported when a file is read.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
@@ -63,10 +64,10 @@ def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
             else:
                 raise ModelFileError("neither a .keras archive nor an HDF5 file")
     except CnnkernError as error:
-        raise type(error)(f"{os.fsdecode(path)}: {error}") from error
+        raise type(error)(f"{os.fsdecode(path)}: {error}") from error.__cause__
 
 
-def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a regular file: opening a FIFO the plain way would wait forever."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -82,7 +83,7 @@ def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         raise ModelFileError(f"cannot be opened: {reason}") from error
 
 
-def _archive(file: BinaryIO) -> Iterator[ModelFile]:
+def _archive(file: io.BufferedReader) -> Iterator[ModelFile]:
     config, weights = read_archive(file)
     with weights, _hdf5(weights) as root:
         yield ModelFile(config, lambda spec: KerasSource(root, spec))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-
-import numpy as np
 
 from ..errors import ModelFileError, UnsupportedLayerError
 from ..graph import Array, as_array
@@ -80,23 +80,20 @@ class LiveSource:
 
 @dataclass(frozen=True)
 class _Variable:
-    value: Any
+    numpy: Callable[[], Any]
     shape: tuple[int, ...]
 
     def read(self) -> Array:
-        import keras
-
-        return as_array(keras.ops.convert_to_numpy(self.value))
+        return as_array(self.numpy()).reshape(self.shape)
 
 
 def _variables(layer: Any) -> list[_Variable]:
     import keras
 
-    values = [_Variable(variable, tuple(variable.shape)) for variable in layer.weights]
+    values = [_Variable(value.numpy, tuple(value.shape)) for value in layer.weights]
     if isinstance(layer, keras.layers.Normalization) and values:
         # It computes with these tensors, which assigning its variables does not change.
         for position, tensor in enumerate((layer.mean, layer.variance)):
-            shape = values[position].shape
-            array = keras.ops.convert_to_numpy(tensor)
-            values[position] = _Variable(np.reshape(array, shape), shape)
+            read = partial(keras.ops.convert_to_numpy, tensor)
+            values[position] = _Variable(read, values[position].shape)
     return values

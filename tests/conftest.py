@@ -1,0 +1,22 @@
+"""Fixtures for all tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cnnkern.engine import workspace
+from cnnkern.engine.threads import get_num_threads, set_num_threads
+
+
+@pytest.fixture
+def restore_threads() -> Iterator[None]:
+    """Leave the number of threads as it was before the test."""
+    before = get_num_threads()
+    yield
+    set_num_threads(before)
+
+
+@pytest.fixture
+def always_parallel(monkeypatch: pytest.MonkeyPatch, restore_threads: None) -> None:
+    """Let every plan use the threads that are set, however small it is."""
+    monkeypatch.setattr(workspace, "PARALLEL_FLOPS", -1)

@@ -1,0 +1,58 @@
+"""Structural exactness: on small integers every kernel gives the bits of int64 arithmetic."""
+
+import numpy as np
+import pytest
+
+from cnnkern.codegen.isa import available
+from cnnkern.ops.conv import Conv
+from exact_cases import random_case
+from support import graph_of, run_kernels, run_python
+
+N_CHUNKS, CHUNK = 24, 100
+MAX_THREADS = 4
+
+GUARDED_RUN = """
+import numpy as np
+from cnnkern.codegen.isa import available
+import guard, exact_cases, support
+guard.install(at_end={at_end})
+rng = np.random.default_rng(7)
+for index in range(150):
+    case = exact_cases.random_case(rng)
+    for isa in available():
+        (y,) = support.run_kernels(case.graph, *case.inputs, isa=isa)
+        np.testing.assert_array_equal(y, case.expected)
+print("done")
+"""
+
+
+def test_convolution_by_hand() -> None:
+    x = np.array([1, 2, 3, 4], np.float32).reshape(1, 4, 1)
+    w = np.array([10, 100], np.float32).reshape(2, 1, 1)
+    op = Conv(w, np.array([1], np.float32), (1,), "same", (1,))
+    for isa in available():
+        (y,) = run_kernels(graph_of({"x": (None, 4, 1)}, [("y", op, ("x",))]), x, isa=isa)
+        assert y.ravel().tolist() == [211, 321, 431, 41]  # the padding is behind
+
+
+def test_number_of_cases() -> None:
+    assert N_CHUNKS * CHUNK >= 2000
+
+
+@pytest.mark.parametrize("chunk", range(N_CHUNKS))
+def test_equal_to_integers(chunk: int, always_parallel: None) -> None:
+    rng = np.random.default_rng(chunk)
+    for index in range(CHUNK):
+        case = random_case(rng)
+        for shift, isa in enumerate(available()):
+            n_threads = 1 + (index + shift) % MAX_THREADS
+            (y,) = run_kernels(case.graph, *case.inputs, isa=isa, n_threads=n_threads)
+            op = case.graph["y"].op
+            np.testing.assert_array_equal(
+                y, case.expected, f"{isa.name}, {n_threads} threads, case {index}: {op}"
+            )
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+def test_nothing_outside_the_buffers_is_touched(at_end: bool) -> None:
+    assert run_python(GUARDED_RUN.format(at_end=at_end)) == "done"

@@ -1,0 +1,31 @@
+"""Packed panels, written out."""
+
+import numpy as np
+import pytest
+
+from cnnkern.codegen.isa import GENERIC
+from cnnkern.kernels.pack import pack_panels, packed_floats, panel_floats
+
+
+def test_one_narrow_panel_by_hand() -> None:
+    w = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    b = np.array([7, 8, 9], np.float32)
+    packed = pack_panels(w, b, GENERIC)  # lanes of 4: one vector is enough for 3 columns
+    assert packed.ravel().tolist() == [7, 8, 9, 0, 1, 2, 3, 0, 4, 5, 6, 0]
+
+
+def test_a_full_panel_and_a_rest_by_hand() -> None:
+    w = np.arange(10, dtype=np.float32).reshape(1, 10)  # K = 1, N = 10, NR = 8
+    packed = pack_panels(w, None, GENERIC).ravel().tolist()
+    full = [0] * 8 + [0, 1, 2, 3, 4, 5, 6, 7]
+    assert packed == [*full, 0, 0, 0, 0, 8, 9, 0, 0]
+
+
+@pytest.mark.parametrize("N", [1, 3, 4, 5, 7, 8, 9, 12, 13, 16, 19])
+def test_sizes(N: int) -> None:
+    w = np.ones((3, N), np.float32)
+    packed = pack_panels(w, np.ones(N, np.float32), GENERIC)
+    assert packed.dtype == np.float32
+    assert packed.size == packed_floats(3, N, GENERIC)
+    assert packed.sum() == 4 * N
+    assert panel_floats(3, GENERIC) == packed_floats(3, GENERIC.tile_columns, GENERIC)

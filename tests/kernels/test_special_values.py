@@ -1,0 +1,88 @@
+"""NaN, infinities and signed zeros: what TensorFlow gives, at every length of a row."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnkern.codegen.isa import available
+from cnnkern.graph import Array, Op
+from cnnkern.ops.activation import Activation
+from cnnkern.ops.conv import Conv
+from cnnkern.ops.pool import AveragePool, GlobalAveragePool, MaxPool
+from support import graph_of, run_kernels
+
+NAN, INF = float("nan"), float("inf")
+LOWEST = float(np.finfo(np.float32).min)
+INPUTS = (NAN, INF, -INF, -0.0)
+# Measured on TensorFlow 2.21: the results for INPUTS.
+TABLE = {
+    "relu": (NAN, INF, 0.0, 0.0),
+    "relu6": (NAN, 6.0, 0.0, 0.0),
+    "sigmoid": (NAN, 1.0, 0.0, 0.5),
+    "tanh": (NAN, 1.0, -1.0, -0.0),
+}
+
+each_isa = pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+
+
+@each_isa
+@pytest.mark.parametrize("name", TABLE)
+def test_activations(isa: Any, name: str) -> None:
+    for n in range(1, 68):
+        x = np.resize(np.array(INPUTS, np.float32), (1, n))
+        y = apply(Activation(name), x, isa)
+        assert_same_bits(y, np.resize(np.array(TABLE[name], np.float32), (1, n)))
+
+
+@each_isa
+@pytest.mark.parametrize("name", ["relu", "relu6"])
+def test_clips_in_the_epilogue_of_a_convolution(isa: Any, name: str) -> None:
+    identity = Conv(np.ones((1, 1, 1, 1), np.float32), None, activation=Activation(name))
+    for n in range(1, 68):
+        x = np.resize(np.array(INPUTS, np.float32), (1, n, 1, 1))
+        expected = np.resize(np.array(TABLE[name], np.float32), x.shape)
+        np.testing.assert_array_equal(apply(identity, x, isa), expected)
+
+
+@each_isa
+def test_max_pooling_drops_nan(isa: Any) -> None:
+    windows = [[NAN, 1], [NAN, NAN], [-INF, -INF], [INF, NAN], [-INF, -5]]
+    x = np.array(windows, np.float32).reshape(1, -1, 1, 1)
+    for n in range(1, 68):
+        y = apply(MaxPool((2, 1), (2, 1)), np.repeat(x, n, axis=-1), isa)
+        assert y[0, :, 0].tolist() == [[v] * n for v in (1, LOWEST, LOWEST, INF, -5)]
+
+
+@each_isa
+@pytest.mark.parametrize("op", [AveragePool((2, 1), (2, 1)), GlobalAveragePool()])
+def test_averages_keep_nan(isa: Any, op: Op) -> None:
+    for n in range(1, 68):
+        x = np.full((1, 2, 1, n), NAN, np.float32)
+        x[:, 1] = 1
+        assert np.isnan(apply(op, x, isa)).all()
+        x[:, 0] = INF
+        assert np.isposinf(apply(op, x, isa)).all()
+
+
+@each_isa
+def test_zero_weights_times_infinity(isa: Any) -> None:
+    """The infinity reaches its receptive field; implicit padding adds nothing."""
+    x = np.zeros((1, 5, 5, 1), np.float32)
+    x[0, 0, 0] = INF
+    y = apply(Conv(np.zeros((3, 3, 1, 33), np.float32), None, padding="same"), x, isa)
+    assert np.isnan(y[0, :2, :2]).all()
+    y[0, :2, :2] = 0
+    assert not y.any()
+
+
+def apply(op: Op, x: Array, isa: Any) -> Array:
+    (y,) = run_kernels(graph_of({"x": (None, *x.shape[1:])}, [("y", op, ("x",))]), x, isa=isa)
+    return y
+
+
+def assert_same_bits(y: Array, expected: Array) -> None:
+    """Compare numbers and the signs of zeros; any NaN equals any other."""
+    np.testing.assert_array_equal(y, expected)
+    numbers = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(y[numbers]), np.signbit(expected[numbers]))
