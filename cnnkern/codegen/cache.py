@@ -1,8 +1,8 @@
 """Object files on disk: one folder per code version and CPU, one file per kernel.
 
-A file is the SHA-256 digest of the object followed by the object. It is written under a
-temporary name and renamed, so a reader sees a whole file or none; a file whose digest
-does not match is compiled again and replaced.
+A file is the SHA-256 digest of the kernel's name and object, followed by the object. It
+is written under a temporary name and renamed, so a reader sees a whole file or none; a
+file whose digest does not match is compiled again and replaced.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ def load(symbol: str) -> bytes | None:
     except OSError:
         return None
     digest, code = content[:_DIGEST_NBYTES], content[_DIGEST_NBYTES:]
-    return code if hashlib.sha256(code).digest() == digest else None
+    return code if _digest(symbol, code) == digest else None
 
 
 def store(symbol: str, code: bytes) -> None:
@@ -82,11 +82,15 @@ def store(symbol: str, code: bytes) -> None:
         handle, temporary = tempfile.mkstemp(prefix=symbol, dir=directory)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(code).digest() + code)
+                file.write(_digest(symbol, code) + code)
             os.replace(temporary, directory / f"{symbol}.o")
         except OSError:
             os.unlink(temporary)
             raise
+
+
+def _digest(symbol: str, code: bytes) -> bytes:
+    return hashlib.sha256(symbol.encode() + b"\0" + code).digest()
 
 
 def _root() -> Path:

@@ -51,7 +51,11 @@ def compile_object(
     PlanError
         The loop allocates or raises, which the contract of kernels forbids.
     """
-    module = _link_entry(_numba_module(body, record), symbol)
+    numba_module = _numba_module(body, record)
+    # Numba keeps the arguments of an exception in a constant of this name.
+    if any("picklebuf" in value.name for value in numba_module[0].global_variables):
+        raise PlanError(f"kernel {symbol} may raise an exception")
+    module = _link_entry(numba_module, symbol)
     undefined = {
         f.name
         for f in module.functions

@@ -79,6 +79,16 @@ def fma(typing, a, b, c):
 
 
 @intrinsic
+def sqrt(typing, x):
+    """Return the square root in float32, correctly rounded."""
+
+    def emit(context, builder, signature, args):
+        return builder.call(external(builder, "llvm.sqrt.f32", F32, [F32]), args)
+
+    return types.float32(types.float32), emit
+
+
+@intrinsic
 def add_to_exponent(typing, x, t):
     """Return x * 2**n, where n stands in the low bits of `t` (a float of 1.5 * 2**23 + n)."""
 

@@ -28,6 +28,14 @@ class Kernel:
     record: np.dtype
 
 
+# Activations that work on a row of floats, in an epilogue or as a step of their own.
+ROW_FUNCTIONS = (
+    "bounded_relu", "celu", "clip", "copy", "elu", "exponential", "gelu", "gelu_tanh",
+    "hard_shrink", "hard_sigmoid", "hard_silu", "leaky_relu", "log_sigmoid", "mish", "selu",
+    "sigmoid", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus",
+    "sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold",
+)  # fmt: skip
+
 KERNELS = {
     "f32_conv": Kernel("conv", records.CONV),
     "f32_max_pool": Kernel("pool", records.POOL),
@@ -43,10 +51,7 @@ KERNELS = {
     "f32_scale_shift": Kernel("elementwise", records.SCALE_SHIFT),
     "f32_softmax": Kernel("elementwise", records.ROWS),
     "f32_halo": Kernel("elementwise", records.HALO),
-    "f32_copy": Kernel("rows", records.PARAMETERS),
-    "f32_relu": Kernel("rows", records.PARAMETERS),
-    "f32_sigmoid": Kernel("rows", records.PARAMETERS),
-    "f32_tanh": Kernel("rows", records.PARAMETERS),
+    **{f"f32_{name}": Kernel("rows", records.PARAMETERS) for name in ROW_FUNCTIONS},
     "fma_peak": Kernel("peak", records.PEAK),
     "run_serial": Kernel("executor", records.RUN),
     "run_shared": Kernel("executor", records.RUN),

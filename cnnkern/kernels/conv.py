@@ -43,7 +43,8 @@ def f32_conv(isa: Isa):
             for panel in range(first, last):
                 n_valid = min(p.OC - panel * NR, NR)
                 n_vectors = (n_valid + LANES - 1) // LANES
-                for m in range(0, n_rows, p.height):
+                m = 0
+                while m < n_rows:  # a range whose step is 0 would raise
                     tile(
                         min(n_rows - m, p.height), n_vectors,
                         x_rows + 8 * m, p.runs, p.n_runs, p.run_len,
@@ -51,6 +52,7 @@ def f32_conv(isa: Isa):
                         y_rows + 8 * m, r_rows + 8 * m if p.r else 0,
                         4 * panel * NR, n_valid, p.lo, p.hi,
                     )  # fmt: skip
+                    m += p.height
             if p.activate:
                 n_columns = min(p.OC, last * NR) - first * NR
                 activate_rows(p, scratch, y_rows, n_rows, 4 * first * NR, n_columns)

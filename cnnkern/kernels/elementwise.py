@@ -7,7 +7,7 @@ dense tensor is one row. A tile is one row, or one chunk of a row.
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel, floats
-from .functions import ONE, ZERO, exp
+from .functions import ONE, ZERO, clip, exp
 
 
 @inline
@@ -18,13 +18,6 @@ def row_offset(row, D, H, W, s_n, s_d, s_h, s_w):
     d = row // (W * H) % D
     n = row // (W * H * D)
     return n * s_n + d * s_d + h * s_h + w * s_w
-
-
-@inline
-def clip(x, lo, hi):
-    """Limit x to [lo, hi] and keep NaN."""
-    x = lo if x < lo else x
-    return hi if x > hi else x
 
 
 def f32_map(isa: Isa):

@@ -1,37 +1,64 @@
 """Row functions: ``function(parameters, x, y, n)`` applies an activation to n floats.
 
 They have the signature of every kernel, so that an epilogue or a map step calls them by
-address. `x` and `y` may be the same row.
+address. `x` and `y` may be the same row. Record PARAMETERS.
 """
 
 from ..codegen.isa import Isa
+from ..codegen.jit import inline
 from ..codegen.vector import floats
 from . import functions
 
 
-def _row_function(function):
+def _rows(function):
+    """Return the factory of a row function; `function` takes x and the parameters a, b, c."""
+
     def factory(isa: Isa):
         def kernel(p, x_row, y_row, n):
-            x, y = floats(x_row), floats(y_row)
+            x, y, a, b, c = floats(x_row), floats(y_row), p.a, p.b, p.c
             for i in range(n):
-                y[i] = function(x[i])
+                y[i] = function(x[i], a, b, c)
 
         return kernel
 
     return factory
 
 
-f32_relu = _row_function(functions.relu)
-f32_sigmoid = _row_function(functions.sigmoid)
-f32_tanh = _row_function(functions.tanh)
+def _plain(f):
+    return _rows(inline(lambda x, a, b, c: f(x)))
 
 
-def f32_copy(isa: Isa):
-    """Return the identity row function."""
+def _with_a(f):
+    return _rows(inline(lambda x, a, b, c: f(x, a)))
 
-    def kernel(p, x_row, y_row, n):
-        x, y = floats(x_row), floats(y_row)
-        for i in range(n):
-            y[i] = x[i]
 
-    return kernel
+def _with_a_b(f):
+    return _rows(inline(lambda x, a, b, c: f(x, a, b)))
+
+
+f32_copy = _plain(inline(lambda x: x))
+f32_exponential = _plain(functions.exp)
+f32_gelu = _plain(functions.gelu)
+f32_gelu_tanh = _plain(functions.gelu_tanh)
+f32_hard_sigmoid = _plain(functions.hard_sigmoid)
+f32_hard_silu = _plain(functions.hard_silu)
+f32_log_sigmoid = _plain(functions.log_sigmoid)
+f32_mish = _plain(functions.mish)
+f32_selu = _plain(functions.selu)
+f32_sigmoid = _plain(functions.sigmoid)
+f32_silu = _plain(functions.silu)
+f32_softplus = _plain(functions.softplus)
+f32_softsign = _plain(functions.softsign)
+f32_sparse_plus = _plain(functions.sparse_plus)
+f32_sparse_sigmoid = _plain(functions.sparse_sigmoid)
+f32_tanh = _plain(functions.tanh)
+f32_tanh_shrink = _plain(functions.tanh_shrink)
+f32_celu = _with_a(functions.celu)
+f32_elu = _with_a(functions.elu)
+f32_hard_shrink = _with_a(functions.hard_shrink)
+f32_leaky_relu = _with_a(functions.leaky_relu)
+f32_soft_shrink = _with_a(functions.soft_shrink)
+f32_squareplus = _with_a(functions.squareplus)
+f32_clip = _with_a_b(functions.clip)
+f32_threshold = _with_a_b(functions.threshold)
+f32_bounded_relu = _rows(functions.bounded_relu)

@@ -198,20 +198,21 @@ class Activation(Op):
         return np.asarray(y, np.float32)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
-        lowering.map(
-            self.kernel, inputs[0], output, lowering.parameters(self.parameters)
-        )  # fmt: skip
+        lowering.activate(self, inputs[0], output)
 
     @property
-    def kernel(self) -> str:
-        """The row function that computes it."""
-        return f"f32_{self.function}"
+    def row_function(self) -> tuple[str, tuple[float, ...]]:
+        """The kernel that computes it, and the kernel's parameters."""
+        if self.bounds is not None:
+            return "f32_clip", self.bounds
+        parameters = self.parameters or FUNCTIONS[self.function].defaults
+        return f"f32_{self.function}", parameters
 
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The interval that the function clips to, if it does nothing else."""
         if self.function == "bounded_relu":
-            slope, max_value, threshold = self.parameters
+            slope, max_value, threshold = self.parameters or FUNCTIONS[self.function].defaults
             return None if slope or threshold else (0.0, max_value)
         return _CLIPS.get(self.function)
 

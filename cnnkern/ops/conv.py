@@ -145,7 +145,7 @@ class Conv(SlidingFilter):
         (groups,) = config.ints("groups", 1, 1)
         if C % groups or OC % groups:
             config.malformed("groups", groups, f"a divisor of {C} inputs and {OC} filters")
-        options = take_window(config, rank)
+        options = take_window(config, rank, *(("causal",) if rank == 1 else ()))
         check_strides(config, options)
         sizes = config.ints("kernel_size", rank)
         filter = weights.take("kernel", (*sizes, C // groups, OC))
@@ -198,12 +198,12 @@ def epilogue(
     return y if activation is None else activation.reference(y)
 
 
-def take_window(config: LayerConfig, rank: int) -> dict[str, Any]:
+def take_window(config: LayerConfig, rank: int, *more_modes: str) -> dict[str, Any]:
     """Take strides, padding and dilation_rate as keyword arguments of a SlidingFilter."""
     channels_last(config)
     return {
         "strides": config.ints("strides", rank, 1),
-        "padding": take_padding(config, *(("causal",) if rank == 1 else ())),
+        "padding": take_padding(config, *more_modes),
         "dilation_rate": config.ints("dilation_rate", rank, 1),
     }
 

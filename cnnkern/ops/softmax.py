@@ -79,7 +79,16 @@ class LogSoftmax(Softmax):
 
 @dataclass(frozen=True)
 class Sparsemax(Softmax):
-    """Project onto the simplex: ``y = max(x - tau, 0)`` with the tau that makes ``sum(y) = 1``.
+    """Subtract a threshold: ``y = max(x - tau, 0)``,
+    ``tau = (sum over i < k of z[0] + ... + z[i] - 1) / k``
+
+    where ``z`` is `x` in descending order and ``k`` counts the ``i`` with
+    ``z[i] > (z[0] + ... + z[i] - 1) / (i + 1)``.
+
+    Notes
+    -----
+    The paper's tau has ``z[0] + ... + z[k-1]`` in place of the sum of such sums. Keras 3.15
+    computes the latter, so that rows with ``k > 1`` do not sum to 1; this op follows Keras.
 
     References
     ----------
@@ -92,12 +101,14 @@ class Sparsemax(Softmax):
     def reference(self, *inputs: Array) -> Array:
         (x,) = inputs
         (axis,) = self.axes
-        z = -np.sort(-np.moveaxis(x, axis, -1), axis=-1)
-        counts = np.arange(1, z.shape[-1] + 1, dtype=np.float32)
-        tau = (np.cumsum(z, axis=-1, dtype=np.float32) - 1) / counts
-        n_kept = np.maximum((z > tau).sum(axis=-1, keepdims=True), 1)
-        kept = np.take_along_axis(tau, n_kept - 1, axis=-1)
-        return np.maximum(x - np.moveaxis(kept, -1, axis), np.float32(0))
+        z = np.flip(np.sort(x, axis=axis), axis=axis)
+        sums = np.cumsum(z, axis=axis, dtype=np.float32)
+        trailing = (1,) * (-axis - 1)
+        counts = np.arange(1, x.shape[axis] + 1, dtype=np.float32).reshape(-1, *trailing)
+        is_kept = z > (sums - 1) / counts
+        k = is_kept.sum(axis=axis, keepdims=True, dtype=np.float32)
+        total = np.where(is_kept, sums, 0).sum(axis=axis, keepdims=True, dtype=np.float32)
+        return np.maximum(x - (total - 1) / k, np.float32(0))
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,6 @@ class ConvTranspose(Op):
         (OC,) = config.ints("filters", 1)
         options = take_window(config, rank)
         check_strides(config, options)
-        if options["padding"] == "causal":
-            config.unsupported("padding", "causal", "'valid' or 'same'")
         sizes = config.ints("kernel_size", rank)
         filter = weights.take("kernel", (*sizes, OC, C))
         bias = weights.take("bias", (OC,)) if config.flag("use_bias", True) else None

@@ -224,10 +224,15 @@ class Lowering:
             return Epilogue()
         if activation.bounds is not None:
             return Epilogue(*activation.bounds)
+        kernel, parameters = activation.row_function
         return Epilogue(
-            activate=self.kernel_address(activation.kernel),
-            activate_args=self.parameters(activation.parameters),
+            activate=self.kernel_address(kernel), activate_args=self.parameters(parameters)
         )
+
+    def activate(self, activation: Activation, x: Buffer, y: Buffer) -> None:
+        """Append ``y = activation(x)``."""
+        kernel, parameters = activation.row_function
+        self.map(kernel, x, y, self.parameters(parameters))
 
     def parameters(self, values: tuple[float, ...]) -> int:
         """Return the address of a row function's parameters."""

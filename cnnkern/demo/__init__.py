@@ -1,0 +1,1 @@
+"""The two demonstrations of the command line: handwritten digits, and the seed network."""
