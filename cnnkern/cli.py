@@ -41,10 +41,15 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (CnnkernError, OSError) as error:
-            from .inspect.text import printable
-
-            print(f"cnnkern: {printable(str(error))}", file=sys.stderr)
+            _complain(error)
             raise typer.Exit(FAILED) from error
+
+
+def _complain(error: Exception) -> None:
+    """Say on stderr, in one line, what went wrong."""
+    from .inspect.text import printable
+
+    print(f"cnnkern: {printable(str(error))}", file=sys.stderr)
 
 
 app = typer.Typer(
@@ -78,7 +83,9 @@ def _print_version(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Run trained Keras CNNs on compiled CPU kernels, without TensorFlow."""
@@ -115,7 +122,8 @@ def check(file: ModelFile) -> None:
 
     try:
         problems = find_problems(file)
-    except UnsupportedLayerError as error:
+    except UnsupportedLayerError as error:  # the model as a whole, such as its class
+        _complain(error)
         raise typer.Exit(UNSUPPORTED) from error
     print_problems(file, problems)
     if problems:
@@ -136,9 +144,10 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", help="Write the result to this .npy file instead."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that are computed at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 32,
     resize: Annotated[
-        bool, typer.Option("--resize", help="Scale images to the model's input size (bilinear).")
+        bool,
+        typer.Option("--resize", help="Scale images to the model's input size (bilinear)."),
     ] = False,
     divide: Annotated[
         float, typer.Option(min=1.0, help="Divide pixels 0..255 by this, as in training.")

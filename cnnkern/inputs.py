@@ -1,4 +1,4 @@
-"""The files that ``cnnkern predict`` takes: NumPy arrays and images."""
+"""The files of ``cnnkern predict``: NumPy arrays and images in, arrays out."""
 
 from __future__ import annotations
 
@@ -61,11 +61,21 @@ def read_images(paths: Sequence[Path], shape: Shape, resize: bool) -> NDArray[np
     return np.stack(images)
 
 
+def write_results(path: Path, results: Sequence[NDArray[Any]]) -> None:
+    """Write one array as ``.npy``, several as an ``.npz`` archive of output_0, output_1, ..."""
+    with path.open("wb") as file:
+        if len(results) == 1:
+            np.save(file, results[0])
+        else:
+            named: dict[str, Any] = {f"output_{i}": y for i, y in enumerate(results)}
+            np.savez(file, **named)
+
+
 def _read_array(path: Path) -> NDArray[Any]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputFileError(f"{path}: {error}") from error
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise InputFileError(f"{path}: {_reason(error)}") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise InputFileError(f"{path}: an .npz archive; give one .npy file per input")
@@ -85,7 +95,7 @@ def _read_image(path: Path, shape: Shape, resize: bool) -> NDArray[np.float32]:
         with Image.open(path) as file:
             image = file.convert(_IMAGE_MODES[C or 0])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputFileError(f"{path}: {error}") from error
+        raise InputFileError(f"{path}: {_reason(error)}") from error
     size = (W or image.width, H or image.height)
     if image.size != size:
         if not resize:
@@ -95,3 +105,8 @@ def _read_image(path: Path, shape: Shape, resize: bool) -> NDArray[np.float32]:
             )
         image = image.resize(size, Image.Resampling.BILINEAR)
     return np.asarray(image, np.float32).reshape(size[1], size[0], -1)
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong without the path, which the system repeats in its message."""
+    return getattr(error, "strerror", None) or str(error)

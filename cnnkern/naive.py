@@ -82,7 +82,7 @@ def conv2d(
         Another argument is out of its range.
     """
     x, w = real_array("x", x, "[N, H, W, C]"), real_array("w", w, "[KH, KW, C/groups, OC]")
-    N, H, W, C = x.shape
+    N, H, W, _ = x.shape
     KH, KW, CG, OC = w.shape
     grouped_channels(x, w, groups)
     bias = bias_vector(b, OC)

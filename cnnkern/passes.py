@@ -14,9 +14,15 @@ from .graph import Graph, Node, Op
 from .ops.activation import Activation
 from .ops.conv import Conv
 from .ops.dense import Dense
+from .ops.depthwise import DepthwiseConv
 from .ops.layout import Identity, ZeroPadding
 from .ops.merge import Add
 from .ops.norm import BatchNorm
+from .ops.transpose import ConvTranspose
+
+
+# Ops that end in an epilogue: an affine map whose output channels can be scaled.
+Linear = Conv | ConvTranspose | Dense | DepthwiseConv
 
 
 def optimise(graph: Graph) -> Graph:
@@ -43,7 +49,7 @@ def fold_padding(graph: Graph) -> Graph:
     """Make ZeroPadding in front of an unpadded convolution the convolution's own padding."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        if isinstance(first, ZeroPadding) and isinstance(second, Conv):
+        if isinstance(first, ZeroPadding) and isinstance(second, Conv | DepthwiseConv):
             if second.padding == "valid":
                 return replace(second, padding=first.padding)
         return None
@@ -55,7 +61,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
     """Multiply the scale of a BatchNorm into the filters in front of it, add its shift."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        if isinstance(first, Conv | Dense) and isinstance(second, BatchNorm):
+        if isinstance(first, Linear) and isinstance(second, BatchNorm):
             scale, shift = second.scale_and_shift()
             is_finite = np.isfinite(scale).all() and np.isfinite(shift).all()
             if second.axis == -1 and is_finite and first.takes_residual:
@@ -69,7 +75,7 @@ def fuse_activation(graph: Graph) -> Graph:
     """Let a convolution or matrix product apply the activation that follows it."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        if isinstance(first, Conv | Dense) and isinstance(second, Activation):
+        if isinstance(first, Linear) and isinstance(second, Activation):
             if first.activation is None:
                 return replace(first, activation=second)
         return None

@@ -86,7 +86,9 @@ def main() -> None:
     np.savez_compressed(
         DATA / "digits.npz", images=images, labels=labels, predictions=predictions
     )
-    print(f"{len(train_images)} digits learnt, accuracy on {len(images)} others: {accuracy:.2%}")
+    print(
+        f"{len(train_images)} digits learnt, accuracy on {len(images)} others: {accuracy:.2%}"
+    )
 
 
 if __name__ == "__main__":

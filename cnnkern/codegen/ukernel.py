@@ -26,7 +26,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .isa import Isa
-from .vector import F32, I32, I64, VOID, external, multiply_add
+from .simd import Simd
+from .vector import F32, I64, VOID
 
 # Arguments of a tile function, in order.
 TILE_ARGUMENTS = (
@@ -73,150 +74,99 @@ def _emit_dispatch(builder, isa, n_rows, n_vectors, tile_args):
             for rows in range(shorter + 1, height + 1):
                 switch.add_case(ir.Constant(I64, rows * (isa.vectors + 1) + vectors), block)
             with builder.goto_block(block):
-                builder.call(_Tile(builder.module, isa, height, vectors).function, tile_args)
+                builder.call(_Tile(isa, height, vectors).function(builder.module), tile_args)
                 builder.branch(done)
     builder.position_at_end(done)
 
 
 @dataclass
 class _Tile:
-    """Emits one tile function into `module`."""
+    """Emits one tile function."""
 
-    module: ir.Module
     isa: Isa
     height: int
     vectors: int
 
     @property
-    def function(self) -> ir.Function:
-        name = f"f32_tile_{self.height}x{self.vectors * self.isa.lanes}__{self.isa.name}"
-        if name not in self.module.globals:
+    def width(self) -> int:
+        """Columns of the tile."""
+        return self.vectors * self.isa.lanes
+
+    def function(self, module: ir.Module) -> ir.Function:
+        name = f"f32_tile_{self.height}x{self.width}__{self.isa.name}"
+        if name not in module.globals:
             signature = ir.FunctionType(VOID, [I64] * len(TILE_ARGUMENTS) + [F32, F32])
-            function = ir.Function(self.module, signature, name)
+            function = ir.Function(module, signature, name)
             function.linkage = "internal"
             function.attributes.add("noinline")  # each tile gets all registers
             self._emit_body(function)
-        return self.module.globals[name]
+        return module.globals[name]
 
     def _emit_body(self, function: ir.Function) -> None:
-        self.vector = ir.VectorType(F32, self.isa.lanes)
         self.builder = ir.IRBuilder(function.append_basic_block())
+        self.simd = Simd(self.isa, self.builder)
         named = dict(zip((*TILE_ARGUMENTS, "lo", "hi"), function.args, strict=True))
-        sums = self._start_from_bias(named["panel"])
+        bias = self._columns(named["panel"])
+        sums = [self.simd.variables(bias) for _ in range(self.height)]
         self._accumulate(named, sums)
         self._add_residual(named, sums)
-        self._clip(named["lo"], named["hi"], sums)
-        self._store(named, sums)
+        self._clip_and_store(named, sums)
         self.builder.ret_void()
 
-    def _start_from_bias(self, panel):
-        """Return the accumulators, height x vectors stack slots that LLVM keeps in registers."""
-        bias = self._load_columns(self._pointer(panel, F32))
-        sums = [[self.builder.alloca(self.vector) for _ in bias] for _ in range(self.height)]
-        for row in sums:
-            for slot, value in zip(row, bias, strict=True):
-                self.builder.store(value, slot)
-        return sums
-
     def _accumulate(self, named, sums):
-        b, width = self.builder, self.vectors * self.isa.lanes
-        pixels = self._row_addresses(named["x_rows"])
-        filters = b.alloca(I64)
-        b.store(b.add(named["panel"], ir.Constant(I64, 4 * width)), filters)
+        b, simd = self.builder, self.simd
+        pixels = simd.words(named["x_rows"], self.height)
+        (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.width)])
         with cgutils.for_range(b, named["n_runs"]) as run:
-            offset = b.load(b.gep(self._pointer(named["runs"], I64), [run.index]))
-            starts = [self._pointer(b.add(p, offset), F32) for p in pixels]
+            offset = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
+            starts = [simd.pointer(b.add(p, offset), F32) for p in pixels]
             with cgutils.for_range(b, named["run_len"]) as k:
                 address = b.load(filters)
-                columns = self._load_columns(self._pointer(address, F32))
+                columns = self._columns(address)
                 for start, row in zip(starts, sums, strict=True):
-                    pixel = self._splat(b.load(b.gep(start, [k.index])))
+                    pixel = simd.splat(b.load(b.gep(start, [k.index])))
                     for slot, column in zip(row, columns, strict=True):
-                        b.store(multiply_add(b, self.isa, pixel, column, b.load(slot)), slot)
-                b.store(b.add(address, ir.Constant(I64, 4 * width)), filters)
+                        b.store(simd.multiply_add(pixel, column, b.load(slot)), slot)
+                b.store(simd.offset(address, 4 * self.width), filters)
 
     def _add_residual(self, named, sums):
         b = self.builder
         has_residual = b.icmp_signed("!=", named["r_rows"], ir.Constant(I64, 0))
         with b.if_then(has_residual):
-            for r_row, row in zip(self._row_addresses(named["r_rows"]), sums, strict=True):
-                start = b.add(r_row, named["column_offset"])
-                for j, slot in enumerate(row):
-                    pointer, mask = self._column(start, j, named["n_valid"])
-                    value = self._masked_load(pointer, mask)
+            masks = self._masks(named["n_valid"])
+            for r_row, row in zip(self._rows(named, "r_rows"), sums, strict=True):
+                for j, (slot, mask) in enumerate(zip(row, masks, strict=True)):
+                    value = self.simd.load(self._column(r_row, j), mask)
                     b.store(b.fadd(b.load(slot), value), slot)
 
-    def _clip(self, lo, hi, sums):
-        """Clip as ``x < lo ? lo : x > hi ? hi : x``, which keeps NaN."""
-        b = self.builder
-        low, high = self._splat(lo), self._splat(hi)
+    def _clip_and_store(self, named, sums):
+        b, simd = self.builder, self.simd
+        low, high = simd.splat(named["lo"]), simd.splat(named["hi"])
         for slot in (slot for row in sums for slot in row):
-            x = b.load(slot)
-            x = b.select(b.fcmp_ordered("<", x, low), low, x)
-            b.store(b.select(b.fcmp_ordered(">", x, high), high, x), slot)
-
-    def _store(self, named, sums):
-        b, width = self.builder, self.vectors * self.isa.lanes
-        rows = self._row_addresses(named["y_rows"])
-        is_full = b.icmp_signed(">=", named["n_valid"], ir.Constant(I64, width))
+            b.store(simd.clip(b.load(slot), low, high), slot)
+        rows = self._rows(named, "y_rows")
+        is_full = b.icmp_signed(">=", named["n_valid"], ir.Constant(I64, self.width))
         with b.if_else(is_full) as (full, partial):
-            for branch, masked in ((full, False), (partial, True)):
-                with branch:
-                    for y_row, row in zip(rows, sums, strict=True):
-                        start = b.add(y_row, named["column_offset"])
-                        for j, slot in enumerate(row):
-                            pointer, mask = self._column(start, j, named["n_valid"])
-                            if masked:
-                                self._masked_store(b.load(slot), pointer, mask)
-                            else:
-                                b.store(b.load(slot), pointer, align=4)
+            with full:
+                self._store(rows, sums, [None] * self.vectors)
+            with partial:
+                self._store(rows, sums, self._masks(named["n_valid"]))
 
-    def _row_addresses(self, table):
-        pointer = self._pointer(table, I64)
-        return [
-            self.builder.load(self.builder.gep(pointer, [ir.Constant(I64, i)]))
-            for i in range(self.height)
-        ]
+    def _store(self, rows, sums, masks):
+        for y_row, row in zip(rows, sums, strict=True):
+            for j, (slot, mask) in enumerate(zip(row, masks, strict=True)):
+                self.simd.store(self.builder.load(slot), self._column(y_row, j), mask)
 
-    def _column(self, start, j, n_valid):
-        """Return pointer and mask of column vector `j` of a row that begins at `start`."""
-        b, lanes = self.builder, self.isa.lanes
-        pointer = self._pointer(b.add(start, ir.Constant(I64, 4 * j * lanes)), self.vector)
-        indices = ir.Constant(
-            ir.VectorType(I32, lanes), [j * lanes + lane for lane in range(lanes)]
-        )
-        limit = self._splat(b.trunc(n_valid, I32))
-        return pointer, b.icmp_signed("<", indices, limit)
+    def _masks(self, n_valid):
+        return [self.simd.mask(n_valid, j * self.isa.lanes) for j in range(self.vectors)]
 
-    def _load_columns(self, pointer):
-        b = self.builder
-        vectors = b.bitcast(pointer, self.vector.as_pointer())
-        return [
-            b.load(b.gep(vectors, [ir.Constant(I64, j)]), align=4)
-            for j in range(self.vectors)
-        ]
+    def _rows(self, named, table):
+        """Return the addresses of the panel's first column in every row of a table."""
+        rows = self.simd.words(named[table], self.height)
+        return [self.builder.add(row, named["column_offset"]) for row in rows]
 
-    def _masked_load(self, pointer, mask):
-        arguments = [pointer.type, I32, mask.type, self.vector]
-        function = external(
-            self.builder, f"llvm.masked.load.v{self.isa.lanes}f32.p0", self.vector, arguments
-        )
-        zeros = ir.Constant(self.vector, None)
-        return self.builder.call(function, [pointer, ir.Constant(I32, 4), mask, zeros])
+    def _column(self, address, j):
+        return self.simd.offset(address, 4 * j * self.isa.lanes)
 
-    def _masked_store(self, value, pointer, mask):
-        arguments = [self.vector, pointer.type, I32, mask.type]
-        function = external(
-            self.builder, f"llvm.masked.store.v{self.isa.lanes}f32.p0", VOID, arguments
-        )
-        self.builder.call(function, [value, pointer, ir.Constant(I32, 4), mask])
-
-    def _splat(self, scalar):
-        vector = ir.VectorType(scalar.type, self.isa.lanes)
-        undefined = ir.Constant(vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-        zeros = ir.Constant(ir.VectorType(I32, self.isa.lanes), None)
-        return self.builder.shuffle_vector(first, undefined, zeros)
-
-    def _pointer(self, address, element):
-        return self.builder.inttoptr(address, element.as_pointer())
+    def _columns(self, address):
+        return [self.simd.load(self._column(address, j)) for j in range(self.vectors)]

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
@@ -74,6 +75,15 @@ def walk(functions: Any, x: Array, weights: SeedWeights = PUBLISHED) -> dict[str
     }
 
 
+def exact_answer(x: Array, weights: SeedWeights = PUBLISHED) -> float:
+    """Return the network's answer in double precision, by NumPy windows."""
+    filter, filter_bias, weight, bias = (w.astype(np.float64).squeeze() for w in weights)
+    windows = sliding_window_view(x.squeeze(), filter.shape)
+    feature_map = (windows * filter).sum(axis=(2, 3)) + filter_bias
+    pooled = max(feature_map.max(), 0.0)
+    return float(1 / (1 + np.exp(-(pooled * weight + bias))))
+
+
 def main(console: Console | None = None) -> None:
     """Print the walk with the published weights, then train the same network in Keras."""
     console = console or Console()
@@ -85,9 +95,14 @@ def main(console: Console | None = None) -> None:
     console.print(first_window(x), highlight=False, style="dim")
     by_loops, compiled = walk(naive, x), walk(functional, x)
     console.print(steps_table(by_loops, compiled))
-    console.print(f"The network's answer: {compiled['sigmoid'].item():.8f}", style="bold")
+    console.print(
+        f"Answer: {compiled['sigmoid'].item():.8f}, the float32 next to the exact "
+        f"[bold]{exact_answer(x):.8f}[/bold]",
+        highlight=False,
+    )
     if find_spec("keras") is None or find_spec("tensorflow") is None:
-        console.print("To train it in Keras and compare: pip install 'cnnkern[keras]'")
+        hint = "To train it in Keras and compare: pip install 'cnnkern[keras]'"
+        console.print(hint, markup=False, highlight=False)
         return
     from .seed_keras import print_comparison
 

@@ -6,6 +6,7 @@ absent helper costs speed at most. Only one run at a time has helpers; others ru
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from math import ceil
@@ -65,16 +66,22 @@ class Pool:
         if not self._busy.acquire(blocking=False):
             return False
         try:
-            while len(self._helpers) < n_threads - 1:
-                self._helpers.append(_Helper(self._door, len(self._helpers) + 1))
-            self._door.open(run, begin, end)
-            for helper in self._helpers[: n_threads - 1]:
+            for helper in self._have_helpers(n_threads - 1):
                 helper.wake()
-            native("run_shared", best())(run, 0, begin, end)
-            self._door.close()
+            native("lead_run", best())(self._door.address, run, begin, end)
         finally:
             self._busy.release()
         return True
+
+    def _have_helpers(self, count: int) -> list[_Helper]:
+        """Return `count` helpers; new ones are started, if the system has threads left."""
+        while len(self._helpers) < count:
+            helper = _Helper(self._door, len(self._helpers) + 1)
+            # Listed first: an interrupt here must not lead to two helpers of one number.
+            self._helpers.append(helper)
+            with contextlib.suppress(RuntimeError):
+                helper.start()
+        return self._helpers[:count]
 
 
 class _Door:
@@ -87,12 +94,6 @@ class _Door:
         self._record["state"] = self._state[first:].ctypes.data
         self.address = self._record.ctypes.data
 
-    def open(self, run: int, begin: int, end: int) -> None:
-        native("open_door", best())(self.address, run, begin, end)
-
-    def close(self) -> None:
-        native("close_door", best())(self.address, 0, 0, 0)
-
 
 class _Helper:
     """A thread that helps while runs come and sleeps when none does."""
@@ -103,12 +104,13 @@ class _Helper:
         self._alarm = threading.Lock()
         self._alarm.acquire()
         self._is_asleep = False
-        threading.Thread(target=self._loop, name=f"cnnkern-{number}", daemon=True).start()
+
+    def start(self) -> None:
+        threading.Thread(target=self._loop, name=f"cnnkern-{self._number}", daemon=True).start()
 
     def wake(self) -> None:
-        """Make sure that the helper sees a door that was opened before this call."""
-        if self._is_asleep:
-            self._is_asleep = False
+        """Make sure that the helper looks at the door; only who holds the pool may call."""
+        if self._is_asleep and self._alarm.locked():
             self._alarm.release()
 
     def _loop(self) -> None:
@@ -119,6 +121,7 @@ class _Helper:
             # A run may have been offered before the flag was up: look once more.
             help_runs(self._door.address, seen, self._number, 1)
             self._alarm.acquire()
+            self._is_asleep = False
 
 
 POOL = Pool()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -74,10 +75,7 @@ def layer_inputs(graph: Graph) -> dict[str, tuple[str, ...]]:
 
 def is_chain(layers: tuple[Layer, ...], sources: dict[str, tuple[str, ...]]) -> bool:
     """Return whether every layer but the first reads exactly the layer above it."""
-    return all(
-        sources[layer.name] == (above.name,)
-        for above, layer in zip(layers, layers[1:], strict=False)
-    )
+    return all(sources[layer.name] == (above.name,) for above, layer in pairwise(layers))
 
 
 def _layers_behind(tensor: str, nodes: dict[str, Node], last: dict[int, str]) -> list[str]:

@@ -14,7 +14,7 @@ def printable(text: str) -> Text:
 
 
 def nbytes_text(nbytes: int) -> str:
-    """Return a size as people write it, such as ``24.5 KB`` (1 KB is 1024 bytes, as in Keras)."""
+    """Return a size as people write it, such as ``24.5 KB``; 1 KB is 1024 bytes."""
     size = float(nbytes)
     for unit in ("B", "KB", "MB"):
         if size < 1024:

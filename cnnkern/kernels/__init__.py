@@ -38,6 +38,10 @@ ROW_FUNCTIONS = (
 
 KERNELS = {
     "f32_conv": Kernel("conv", records.CONV),
+    **{
+        f"f32_depthwise{window}": Kernel("depthwise", records.DEPTHWISE)
+        for window in ("_k3s1", "_k3s2", "_k5s1", "_k5s2", "_k7s1", "")
+    },
     "f32_max_pool": Kernel("pool", records.POOL),
     "f32_average_pool": Kernel("pool", records.POOL),
     "f32_global_max": Kernel("pool", records.GLOBAL_POOL),
@@ -50,13 +54,12 @@ KERNELS = {
     },
     "f32_scale_shift": Kernel("elementwise", records.SCALE_SHIFT),
     "f32_softmax": Kernel("elementwise", records.ROWS),
+    "f32_repeat": Kernel("elementwise", records.REPEAT),
     "f32_halo": Kernel("elementwise", records.HALO),
     **{f"f32_{name}": Kernel("rows", records.PARAMETERS) for name in ROW_FUNCTIONS},
     "fma_peak": Kernel("peak", records.PEAK),
     "run_serial": Kernel("executor", records.RUN),
-    "run_shared": Kernel("executor", records.RUN),
-    "open_door": Kernel("executor", records.DOOR),
-    "close_door": Kernel("executor", records.DOOR),
+    "lead_run": Kernel("executor", records.DOOR),
     "help_runs": Kernel("executor", records.DOOR),
 }
 

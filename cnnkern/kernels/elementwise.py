@@ -96,6 +96,20 @@ def f32_scale_shift(isa: Isa):
     return kernel
 
 
+def f32_repeat(isa: Isa):
+    """Return the kernel ``y[c*count + i] = x[c]`` on the channels of a pixel; record REPEAT."""
+
+    def kernel(p, scratch, begin, end):
+        for row in range(begin, end):
+            x = floats(p.x + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w))
+            y = floats(p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w))
+            for c in range(p.C):
+                for i in range(p.count):
+                    y[c * p.count + i] = x[c]
+
+    return kernel
+
+
 def f32_softmax(isa: Isa):
     """Return the kernel ``y = exp(x - max(x)) / sum(...)`` over each row; record ROWS."""
 

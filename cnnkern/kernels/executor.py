@@ -37,17 +37,12 @@ def run_serial(isa: Isa):
     return kernel
 
 
-def run_shared(isa: Isa):
-    """Return the kernel that takes part in steps begin .. end as thread 0; record RUN."""
+def lead_run(isa: Isa):
+    """Return the kernel that runs steps begin .. end with the helpers at a door; record DOOR.
 
-    def kernel(p, scratch, begin, end):
-        take_part(p, p.scratch, begin, end)
-
-    return kernel
-
-
-def open_door(isa: Isa):
-    """Return the kernel that offers steps begin .. end of the run at `run`; record DOOR."""
+    Called as ``kernel(door, run, begin, end)``, `run` being the address of a RUN record. One
+    native call, so that no signal handler can leave the door open.
+    """
 
     def kernel(p, run_address, begin, end):
         run = record_at(run_address, RUN)
@@ -60,14 +55,7 @@ def open_door(isa: Isa):
         p.end = end
         p.sequence += 1
         atomic_add(p.state, -CLOSED)
-
-    return kernel
-
-
-def close_door(isa: Isa):
-    """Return the kernel that lets nobody in and waits until all are out; record DOOR."""
-
-    def kernel(p, scratch, begin, end):
+        take_part(run, run.scratch, begin, end)
         atomic_add(p.state, CLOSED)
         spins = 0
         while atomic_load(p.state) != CLOSED:

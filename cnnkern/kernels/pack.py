@@ -42,3 +42,26 @@ def pack_panels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     last = np.zeros((K + 1, width), np.float32)
     last[:, : N - full] = rows[:, full:]
     return np.concatenate([panels.ravel(), last.ravel()])
+
+
+def pack_channels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:
+    """Pack depthwise filters: for each channel vector its bias, then its K taps.
+
+    Parameters
+    ----------
+    w : float32[K, C]
+    b : float32[C] or None
+
+    Returns
+    -------
+    float32[ceil(C / LANES), 1 + K, LANES]
+        Channels beyond C are zeros.
+    """
+    K, C = w.shape
+    vectors = -(-C // isa.lanes)
+    rows = np.zeros((K + 1, vectors * isa.lanes), np.float32)
+    rows[1:, :C] = w
+    if b is not None:
+        rows[0, :C] = b
+    packed = rows.reshape(K + 1, vectors, isa.lanes).transpose(1, 0, 2)
+    return np.ascontiguousarray(packed)

@@ -26,6 +26,18 @@ CONV = _record(
     floats=("lo", "hi"),
 )  # fmt: skip
 
+# Strides x_n .. x_w are between output positions, x_pixel between neighbouring inputs.
+DEPTHWISE = _record(
+    "x", "y", "filters",
+    "filter_nbytes",  # packed filters per channel
+    "runs", "n_runs", "x_pixel",
+    "OD", "OH", "OW", "C",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+    "activate", "activate_args",
+    floats=("lo", "hi"),
+)  # fmt: skip
+
 # Two buffers walked together: N*D*H*W rows of `run` contiguous floats.
 MAP = _record(
     "x", "y",
@@ -45,6 +57,14 @@ BINARY = _record(
     "y_n", "y_d", "y_h", "y_w",
     "chunk", "chunks",
     floats=("lo", "hi"),
+)  # fmt: skip
+
+# y[.., c*count + i] = x[.., c]
+REPEAT = _record(
+    "x", "y",
+    "N", "D", "H", "W", "C", "count",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
 )  # fmt: skip
 
 # y[.., c] = x[.., c] * scale[c] + shift[c]

@@ -172,9 +172,22 @@ class Conv(SlidingFilter):
         bias = shift if self.bias is None else self.bias * scale + shift
         return replace(self, filter=self.filter * scale, bias=bias)
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each output channel reads one input channel, and each of them once."""
+        return self.groups > 1 and self.groups == self.in_channels == self.out_channels
+
+    @property
+    def takes_residual(self) -> bool:
+        return super().takes_residual and not self.is_depthwise
+
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         x, *residual = inputs
         window = Window(self.strides, self.dilation_rate, self.paddings(x.shape[1:-1]))
+        if self.is_depthwise:
+            filters = self.filter.reshape(*self.sizes, self.groups, 1)
+            lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
+            return
         lowering.conv(
             self, x, output, self.filter, self.bias, window, self.groups,
             self.activation, residual,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from ..graph import Array, Op
 from ..shapes import Shape, product
@@ -12,6 +12,10 @@ from .activation import with_activation
 from .common import by_rank, input_channels, spatial_rank
 from .config import LayerConfig, Weights
 from .conv import Conv, SlidingFilter, take_window
+from .window import Window
+
+if TYPE_CHECKING:
+    from ..plan import Buffer, Lowering
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,20 @@ class DepthwiseConv(SlidingFilter):
     def multiply(self, x: Array, w: Array) -> Array:
         products = x[..., None] * w
         return products.reshape(*x.shape[:-1], self.out_channels)
+
+    @property
+    def takes_residual(self) -> bool:
+        return False
+
+    def scaled(self, scale: Array, shift: Array) -> DepthwiseConv:
+        """Return the op whose result is ``y * scale + shift``, float32[C*CM] each."""
+        bias = shift if self.bias is None else self.bias * scale + shift
+        return replace(self, filter=self.filter * scale.reshape(self.filter.shape[-2:]), bias=bias)
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        (x,) = inputs
+        window = Window(self.strides, self.dilation_rate, self.paddings(x.shape[1:-1]))
+        lowering.depthwise(self, x, output, self.filter, self.bias, window, self.activation)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return super().flops(*shapes) // self.in_channels

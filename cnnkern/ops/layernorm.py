@@ -107,6 +107,9 @@ class RMSNorm(SampleNorm):
     @classmethod
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
         axes, (gamma,) = take_per_axis(config, weights, ("scale",), shapes[0])
+        if axes != tuple(range(-len(axes), 0)):
+            # Keras does not reshape the scale, which then stands along other axes.
+            config.unsupported("axis", axes, "the last axes")
         op = cls(axes, config.number("epsilon", 1e-6), gamma)
         config.finish()
         return op

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..graph import Array, Op
+from ..graph import Array, Halo, Op
 from ..shapes import Shape, dilated_size, product
-from .activation import with_activation
+from .activation import Activation, with_activation
 from .common import by_rank, expect_channels, input_channels, known, spatial_rank
 from .config import LayerConfig, Weights
 from .conv import check_strides, epilogue, take_window
-from .window import taps
+from .window import Window, halo, paddings, taps
+
+if TYPE_CHECKING:
+    from ..plan import Buffer, Lowering
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,7 @@ class ConvTranspose(Op):
     strides, dilation_rate : one int per spatial axis
     padding : "valid" or "same"
     output_padding : elements added to the shortest output per spatial axis, or None
+    activation : applied last, or None
 
     References
     ----------
@@ -45,6 +49,7 @@ class ConvTranspose(Op):
     padding: str = "valid"
     dilation_rate: tuple[int, ...] = (1, 1)
     output_padding: tuple[int, ...] | None = None
+    activation: Activation | None = None
 
     @classmethod
     def from_keras(
@@ -101,7 +106,36 @@ class ConvTranspose(Op):
         window = (self.sizes, self.strides, self.dilation_rate, self.padding)
         for tap, reads, writes in taps(y.shape[1:-1], *window):
             y[writes] += x[reads] @ self.filter[tap].T
-        return epilogue(y, self.bias, (), None)
+        return epilogue(y, self.bias, (), self.activation)
+
+    def scaled(self, scale: Array, shift: Array) -> ConvTranspose:
+        """Return the op whose result is ``y * scale + shift``, float32[OC] each."""
+        bias = shift if self.bias is None else self.bias * scale + shift
+        return replace(self, filter=self.filter * scale[:, None], bias=bias)
+
+    def window(self, *shapes: tuple[int, ...]) -> Window:
+        """Return the window of the convolution from the output to the input."""
+        lengths = known(self.infer_shape(*shapes))[1:-1]
+        pads = paddings(lengths, self.sizes, self.strides, self.dilation_rate, self.padding)
+        return Window(self.strides, self.dilation_rate, pads)
+
+    def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
+        """Return how far the taps reach beyond the input: a dense window per output phase."""
+        (x,), y = shapes, known(self.infer_shape(*shapes))
+        window = self.window(*shapes)
+        pads = []
+        for axis, (n_in, n_out) in enumerate(zip(x[1:-1], y[1:-1], strict=True)):
+            stride, (before, _) = self.strides[axis], window.padding[axis]
+            reach = (self.sizes[axis] - 1) * self.dilation_rate[axis]
+            lowest, highest = -((reach - before) // stride), (n_out - 1 + before) // stride
+            pads.append((max(-lowest, 0), max(highest - n_in + 1, 0)))
+        return halo(pads)
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        (x,) = inputs
+        lowering.conv_transpose(
+            self, x, output, self.filter, self.bias, self.window(x.shape), self.activation
+        )  # fmt: skip
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         (x,) = shapes

@@ -34,6 +34,11 @@ class Window:
         """The window of a matrix product over pixels."""
         return cls((1,), (1,), ((0, 0),))
 
+    @property
+    def before(self) -> Triple:
+        """The padding before D, H and W."""
+        return lift([pad[0] for pad in self.padding], 0)
+
 
 def lift(values: Sequence[int], fill: int) -> Triple:
     """Return entries per spatial axis as entries for D, H and W."""

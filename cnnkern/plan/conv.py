@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..graph import Array
 from ..kernels.pack import pack_panels, packed_floats, panel_floats
 from ..ops.window import Triple, Window, lift
 from ..shapes import product
-from .buffer import FLOAT_NBYTES, Buffer, stride_fields
+from .buffer import FLOAT_NBYTES, Address, Buffer, Strides, stride_fields
 from .epilogue import NO_EPILOGUE, Epilogue
 
 if TYPE_CHECKING:
@@ -51,35 +52,70 @@ def lower_conv(
     bias : float32[OC] or None
     """
     *taps, C, OC = filters.shape
-    K, N = product((*taps, C)), OC // groups
-    isa = lowering.isa
     runs, run_len = _runs(x, lift(window.dilation, 1), lift(taps, 1), C)
-    strides = lift(window.strides, 1)
-    x_pixel = [s * stride for s, stride in zip(x.strides[1:], strides, strict=True)]
-    before = lift([pad[0] for pad in window.padding], 0)
-    corner = sum(s * pad for s, pad in zip(x.strides[1:], before, strict=True))
+    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
+    matrix = filters.reshape(-1, OC)
+    lower_matrix(
+        lowering, x.address + -corner, x.strides, y,
+        lowering.constant(
+            owner, "panels", lambda: _pack_groups(matrix, bias, groups, lowering.isa)
+        ),
+        matrix.shape, Runs(runs, run_len, C), lift(window.strides, 1), groups, epilogue, residual,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The receptive field of a pixel: runs of contiguous floats at byte offsets."""
+
+    offsets: tuple[int, ...]
+    length: int
+    channels: int  # of a group
+
+
+def lower_matrix(
+    lowering: Lowering,
+    x: Address,
+    x_strides: Strides,
+    y: Buffer,
+    panels: int,
+    matrix_shape: tuple[int, ...],
+    runs: Runs,
+    steps: Triple,
+    groups: int,
+    epilogue: Epilogue,
+    residual: Buffer | None = None,
+) -> None:
+    """Append ``y[m] = epilogue(sum over runs of x[m] * w + b)`` for every pixel m of `y`.
+
+    Parameters
+    ----------
+    x : address of the first pixel's receptive field
+    panels : address of the packed ``float32[K, OC]`` matrix, its shape in `matrix_shape`
+    steps : input pixels between two output pixels
+    """
+    K, OC = matrix_shape
+    isa, N = lowering.isa, OC // groups
     batch, OD, OH, OW, _ = y.dims
     M = batch * OD * OH * OW
     lowering.flops = 2 * K * OC * M
     blocks = _blocks(M, -(-N // isa.tile_columns), lowering.flops, groups, isa.heights[0])
     lowering.scratch(3 * 8 * (blocks["rows_per_task"] + isa.heights[0]))
+    x_pixel = [s * step for s, step in zip(x_strides[1:], steps, strict=True)]
     optional: dict[str, Any] = {}
     if residual is not None:
         optional = {"r": residual.address, **stride_fields("r", residual.strides)}
     lowering.call(
         "f32_conv",
-        groups * blocks["panel_blocks"] * blocks["row_blocks"],
-        x=x.address + -corner, y=y.address,
-        panels=lowering.constant(
-            owner, "panels", lambda: _pack_groups(filters.reshape(K, OC), bias, groups, isa)
-        ),
+        groups * blocks["panel_blocks"] * blocks["row_blocks"] if M else 0,
+        x=x, y=y.address, panels=panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
         group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
-        runs=lowering.table(runs), n_runs=len(runs), run_len=run_len,
+        runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         OD=OD, OH=OH, OW=OW, M=M,
-        **stride_fields("x", (x.strides[0], *x_pixel)),
+        **stride_fields("x", (x_strides[0], *x_pixel)),
         **stride_fields("y", y.strides),
-        OC=N, x_group=FLOAT_NBYTES * C, y_group=FLOAT_NBYTES * N,
+        OC=N, x_group=FLOAT_NBYTES * runs.channels, y_group=FLOAT_NBYTES * N,
         height=_tile_height(x_pixel[2], isa.heights),
         activate=epilogue.activate, activate_args=epilogue.activate_args,
         **blocks, **epilogue.bounds, **optional,
@@ -109,7 +145,7 @@ def _blocks(M: int, panels: int, flops: int, groups: int, MR: int) -> dict[str, 
     wanted = max(min(MIN_TASKS, flops // MIN_TASK_FLOPS), 1)
     while rows > 2 * MR and -(-M // rows) * groups < wanted:
         rows = -(-rows // 2 // MR) * MR
-    row_blocks = -(-M // rows)
+    row_blocks = max(-(-M // rows), 1)
     panel_blocks = min(-(-wanted // max(row_blocks * groups, 1)), panels)
     per_task = -(-panels // panel_blocks)
     return {

@@ -10,13 +10,15 @@ import numpy as np
 
 from ..codegen.isa import Isa, best
 from ..errors import PlanError
-from ..graph import Array, Halo
+from ..graph import NO_HALO, Array, Halo
 from ..kernels import KERNELS, address
 from ..ops.activation import Activation
 from ..ops.window import Window, lift
 from .buffer import ABSOLUTE, Address, Buffer, broadcast_walk, pixels, stride_fields, walk
 from .conv import lower_conv
+from .depthwise import lower_depthwise
 from .epilogue import NO_EPILOGUE, Epilogue
+from .transpose import lower_transpose
 from .layout import ALIGNMENT
 
 MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
@@ -92,9 +94,9 @@ class Lowering:
         """Return the address of a constant int64 table."""
         return self.constants.address(values, lambda: np.array(values, np.int64))
 
-    def temporary(self, shape: tuple[int, ...]) -> Buffer:
+    def temporary(self, shape: tuple[int, ...], halo: Halo = NO_HALO) -> Buffer:
         """Return a buffer that lives while the current node runs."""
-        buffer = Buffer.allocate(f"{self.node}#{len(self.temporaries)}", shape)
+        buffer = Buffer.allocate(f"{self.node}#{len(self.temporaries)}", shape, halo)
         self.temporaries.append(buffer)
         return buffer
 
@@ -128,12 +130,55 @@ class Lowering:
             self.epilogue(activation), *residual,
         )  # fmt: skip
 
+    def depthwise(
+        self,
+        owner: object,
+        x: Buffer,
+        y: Buffer,
+        filters: Array,
+        bias: Array | None,
+        window: Window,
+        activation: Activation | None = None,
+    ) -> None:
+        """Append ``y = activation(depthwise(x, filters) + bias)``, filters float32[*K, C, CM]."""
+        *taps, C, CM = filters.shape
+        if CM > 1:
+            repeated = self.temporary((*x.shape[:-1], C * CM), x.halo)
+            self.clear_border(repeated, repeated.halo)
+            self.repeat_channels(x, repeated, CM)
+            x = repeated
+        lower_depthwise(
+            self, owner, x, y, filters.reshape(*taps, C * CM), bias, window,
+            self.epilogue(activation),
+        )  # fmt: skip
+
+    def conv_transpose(
+        self,
+        owner: object,
+        x: Buffer,
+        y: Buffer,
+        filters: Array,
+        bias: Array | None,
+        window: Window,
+        activation: Activation | None = None,
+    ) -> None:
+        """Append the transpose of a convolution of `window`, filters float32[*K, OC, C]."""
+        epilogue = self.epilogue(activation)
+        lower_transpose(self, owner, x, y, filters, bias, window, epilogue)
+
+    def repeat_channels(self, x: Buffer, y: Buffer, count: int) -> None:
+        """Append ``y[..., c*count + i] = x[..., c]``."""
+        rows = pixels(x, y)
+        self.call(
+            "f32_repeat", rows.n_rows,
+            x=x.address, y=y.address, C=rows.run, count=count, **rows.fields("x", "y"),
+        )  # fmt: skip
+
     def pool(
         self, kernel: str, x: Buffer, y: Buffer, sizes: Sequence[int], window: Window
     ) -> None:
         """Append a pooling over windows."""
         _, OD, OH, OW, _ = y.dims
-        before = [pad[0] for pad in window.padding]
         self.call(
             kernel,
             y.dims[0] * OD * OH,
@@ -141,7 +186,7 @@ class Lowering:
             **dict(zip("DHWC", x.dims[1:], strict=True)),
             **dict(zip(("KD", "KH", "KW"), lift(sizes, 1), strict=True)),
             **dict(zip(("SD", "SH", "SW"), lift(window.strides, 1), strict=True)),
-            **dict(zip(("PD", "PH", "PW"), lift(before, 0), strict=True)),
+            **dict(zip(("PD", "PH", "PW"), window.before, strict=True)),
             **stride_fields("x", x.strides), **stride_fields("y", y.strides),
         )  # fmt: skip
 

@@ -113,6 +113,8 @@ class _Entry:
         if not _is_name(self.class_name):
             raise ModelFileError(f"{owner}: 'class_name' is not a name")
         self.config: Any = typed(owner, raw, "config", dict, list)
+        if not all(map(_is_name, self.config if type(self.config) is dict else ())):
+            raise ModelFileError(f"{owner}: the name of an option is not a name")
         module, registered = raw.get("module"), raw.get("registered_name")
         for value in (module, registered):
             if value is not None and (type(value) is not str or not _is_name(value)):

@@ -241,7 +241,9 @@ class Hdf5Group:
 def _decoded(value: str | bytes) -> str:
     if len(value) > MAX_JSON_BYTES:
         raise ModelFileError("a text attribute is too long")
-    return value.decode("utf-8") if isinstance(value, bytes) else value
+    text = value.decode("utf-8") if isinstance(value, bytes) else value
+    text.encode("utf-8")  # h5py hides invalid bytes in surrogates
+    return text
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .config import LayerSpec
 from .weights import LayerWeights, title
 
 # What any layer's configuration may hold without a meaning for inference.
-IGNORED_KEYS = ("name", "trainable", "autocast", "input_dtype", "dynamic", "stateful")
+IGNORED_KEYS = ("name", "autocast", "input_dtype", "dynamic", "stateful")
 # Layers other than InputLayer say here what a Sequential model starts with.
 SHAPE_KEYS = ("batch_input_shape", "batch_shape", "input_shape")
 PRECISION_KEYS = (
@@ -58,6 +58,7 @@ def layer_config(layer: LayerSpec, path: str, call: Call) -> LayerConfig:
         config.args, config.kwargs = tuple(args), kwargs
         return config
     config.ignore(*IGNORED_KEYS)
+    config.flag("trainable", True)
     expect_float32(config, config.take("dtype", None))
     for key in PRECISION_KEYS:
         value = config.take(key, None)

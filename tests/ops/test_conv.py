@@ -113,7 +113,7 @@ def options(**changes: object) -> LayerConfig:
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        (options(data_format="channels_first"), UnsupportedLayerError, "data_format='channels_fi"),
+        (options(data_format="channels_first"), UnsupportedLayerError, "data_format="),
         (options(padding="causal"), UnsupportedLayerError, "padding='causal' is not supported"),
         (options(strides=2, dilation_rate=2), ModelFileError, "dilation_rate=.* must be"),
         (options(groups=3), ModelFileError, "groups=3 must be a divisor of 4 inputs"),

@@ -41,7 +41,8 @@ def test_layer_as_activation(keras) -> None:
 
 def test_residual_is_added_before_the_activation() -> None:
     op = Dense(as_array([[1], [1]]), None, Activation("relu"), adds_residual=True)
-    assert op.reference(as_array([[1, 2], [3, 4]]), as_array([[-5], [1]])).tolist() == [[0], [8]]
+    y = op.reference(as_array([[1, 2], [3, 4]]), as_array([[-5], [1]]))
+    assert y.tolist() == [[0], [8]]
     with pytest.raises(ShapeError, match=r"Dense: expected a residual of shape \(1, 1\)"):
         op.infer_shape((1, 2), (1, 2))
 

@@ -1,0 +1,112 @@
+"""The depthwise micro-kernel: a row of output pixels of one channel vector, in registers.
+
+    y[t, c] = clip(b[c] + sum over runs r, taps k of x[t*stride + k, c] * w[r, k, c], lo, hi)
+
+`x` is a row of pixels; run r starts ``runs[r]`` bytes later and has `taps` neighbouring
+pixels. Each input vector is loaded once and feeds every output that it belongs to.
+
+    packed filters of one channel vector:  | bias | r=0: k=0 .. taps-1 | r=1: ... |
+
+Register budget: `width` accumulators, `taps` filter vectors, 1 input: at most 7 + 7 + 1.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .isa import Isa
+from .simd import Simd
+from .vector import F32, I64, VOID
+
+# Output pixels of a tile: 7 divides the usual widths 112, 56, 28, 14, 7.
+WIDTHS = (7, 4, 2, 1)
+
+ARGUMENTS = (
+    "x",  # address of the first pixel's channel vector
+    "x_pixel",  # bytes from one input pixel to the next
+    "runs",  # address of int64[n_runs]: each run's offset in bytes
+    "n_runs",
+    "filters",  # address of the packed filters of this channel vector
+    "y",
+    "y_pixel",  # bytes from one output pixel to the next
+    "n_valid",  # channels from here on, of which at most LANES are done
+)
+
+
+def depthwise_call(isa: Isa, taps: int, stride: int):
+    """Return ``tile(n_pixels, *ARGUMENTS, lo, hi)``: does and returns one of WIDTHS pixels.
+
+    It takes the widest tile of at most `n_pixels` output pixels.
+    """
+
+    @intrinsic
+    def tile(typing, n_pixels, x, x_pixel, runs, n_runs, filters, y, y_pixel, n_valid, lo, hi):
+        def emit(context, builder, signature, args):
+            return _emit_dispatch(builder, isa, (taps, stride), args[0], args[1:])
+
+        return types.int64(*[types.int64] * 9, types.float32, types.float32), emit
+
+    return tile
+
+
+def _emit_dispatch(builder, isa, window, n_pixels, tile_args):
+    """Emit the choice of the width and of the masked or unmasked function."""
+    done = builder.append_basic_block("depthwise.done")
+    result = builder.alloca(I64)
+    is_full = builder.icmp_signed(">=", tile_args[-3], ir.Constant(I64, isa.lanes))
+    for width in WIDTHS:
+        fits = builder.icmp_signed(">=", n_pixels, ir.Constant(I64, width))
+        with builder.if_then(fits):
+            with builder.if_else(is_full) as (full, partial):
+                for branch, is_masked in ((full, False), (partial, True)):
+                    with branch:
+                        function = _function(builder.module, isa, window, width, is_masked)
+                        builder.call(function, tile_args)
+            builder.store(ir.Constant(I64, width), result)
+            builder.branch(done)
+            builder.position_at_end(builder.append_basic_block("depthwise.unused"))
+    builder.branch(done)
+    builder.position_at_end(done)
+    return builder.load(result)
+
+
+def _function(module, isa, window, width, is_masked):
+    taps, stride = window
+    kind = "masked" if is_masked else "full"
+    name = f"f32_depthwise_{width}_k{taps}s{stride}_{kind}__{isa.name}"
+    if name not in module.globals:
+        signature = ir.FunctionType(VOID, [I64] * len(ARGUMENTS) + [F32, F32])
+        function = ir.Function(module, signature, name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")  # each tile gets all registers
+        _emit_tile(function, isa, window, width, is_masked)
+    return module.globals[name]
+
+
+def _emit_tile(function, isa, window, width, is_masked):
+    taps, stride = window
+    b = ir.IRBuilder(function.append_basic_block())
+    simd = Simd(isa, b)
+    named = dict(zip((*ARGUMENTS, "lo", "hi"), function.args, strict=True))
+    mask = simd.mask(named["n_valid"]) if is_masked else None
+    nbytes = 4 * isa.lanes
+    sums = simd.variables([simd.load(named["filters"])] * width)
+    (filters,) = simd.variables([simd.offset(named["filters"], nbytes)])
+    with cgutils.for_range(b, named["n_runs"]) as run:
+        offset = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
+        pixel, address = b.add(named["x"], offset), b.load(filters)
+        columns = [simd.load(simd.offset(address, k * nbytes)) for k in range(taps)]
+        for position in range((width - 1) * stride + taps):
+            x = simd.load(pixel, mask)
+            for t, slot in enumerate(sums):
+                k = position - t * stride
+                if 0 <= k < taps:
+                    b.store(simd.multiply_add(x, columns[k], b.load(slot)), slot)
+            pixel = b.add(pixel, named["x_pixel"])
+        b.store(simd.offset(address, taps * nbytes), filters)
+    low, high, y = simd.splat(named["lo"]), simd.splat(named["hi"]), named["y"]
+    for slot in sums:
+        simd.store(simd.clip(b.load(slot), low, high), y, mask)
+        y = b.add(y, named["y_pixel"])
+    b.ret_void()

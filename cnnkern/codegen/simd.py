@@ -1,0 +1,90 @@
+"""Vectors of one instruction set as an LLVM builder sees them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from .isa import Isa
+from .vector import F32, I32, I64, VOID, external, multiply_add
+
+
+@dataclass
+class Simd:
+    """Emits vector code of `isa` through `builder`; addresses are int64 values."""
+
+    isa: Isa
+    builder: ir.IRBuilder
+
+    @property
+    def vector(self) -> ir.Type:
+        return ir.VectorType(F32, self.isa.lanes)
+
+    def pointer(self, address: Any, element: ir.Type) -> Any:
+        """Return an address as a pointer."""
+        return self.builder.inttoptr(address, element.as_pointer())
+
+    def offset(self, address: Any, nbytes: int) -> Any:
+        """Return an address moved by a constant."""
+        return self.builder.add(address, ir.Constant(I64, nbytes)) if nbytes else address
+
+    def words(self, table: Any, count: int) -> list[Any]:
+        """Load `count` int64 from the address `table`."""
+        pointer = self.pointer(table, I64)
+        return [
+            self.builder.load(self.builder.gep(pointer, [ir.Constant(I64, i)]))
+            for i in range(count)
+        ]
+
+    def splat(self, scalar: Any) -> Any:
+        """Return a scalar in every lane."""
+        vector = ir.VectorType(scalar.type, self.isa.lanes)
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+        zeros = ir.Constant(ir.VectorType(I32, self.isa.lanes), None)
+        return self.builder.shuffle_vector(first, undefined, zeros)
+
+    def mask(self, n_valid: Any, first: int = 0) -> Any:
+        """Return which of the lanes first, first+1, ... are below `n_valid`."""
+        indices = [first + lane for lane in range(self.isa.lanes)]
+        lanes = ir.Constant(ir.VectorType(I32, self.isa.lanes), indices)
+        return self.builder.icmp_signed("<", lanes, self.splat(self.builder.trunc(n_valid, I32)))
+
+    def load(self, address: Any, mask: Any = None) -> Any:
+        """Load a vector; masked-off lanes are zero and their memory is not touched."""
+        pointer = self.pointer(address, self.vector)
+        if mask is None:
+            return self.builder.load(pointer, align=4)
+        arguments = [pointer.type, I32, mask.type, self.vector]
+        name = f"llvm.masked.load.v{self.isa.lanes}f32.p0"
+        function = external(self.builder, name, self.vector, arguments)
+        zeros = ir.Constant(self.vector, None)
+        return self.builder.call(function, [pointer, ir.Constant(I32, 4), mask, zeros])
+
+    def store(self, value: Any, address: Any, mask: Any = None) -> None:
+        """Store a vector; the memory of masked-off lanes is not touched."""
+        pointer = self.pointer(address, self.vector)
+        if mask is None:
+            self.builder.store(value, pointer, align=4)
+            return
+        arguments = [self.vector, pointer.type, I32, mask.type]
+        name = f"llvm.masked.store.v{self.isa.lanes}f32.p0"
+        function = external(self.builder, name, VOID, arguments)
+        self.builder.call(function, [value, pointer, ir.Constant(I32, 4), mask])
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """Return a * b + c."""
+        return multiply_add(self.builder, self.isa, a, b, c)
+
+    def clip(self, x: Any, low: Any, high: Any) -> Any:
+        """Return ``x < low ? low : x > high ? high : x``, which keeps NaN."""
+        b = self.builder
+        x = b.select(b.fcmp_ordered("<", x, low), low, x)
+        return b.select(b.fcmp_ordered(">", x, high), high, x)
+
+    def variables(self, values: list[Any]) -> list[Any]:
+        """Return stack slots that hold `values`; LLVM keeps them in registers."""
+        slots = [self.builder.alloca(value.type) for value in values]
+        for slot, value in zip(slots, values, strict=True):
+            self.builder.store(value, slot)
+        return slots

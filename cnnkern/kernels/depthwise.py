@@ -1,0 +1,58 @@
+"""Depthwise convolution: every channel has filters of its own.
+
+    for each task:  one row of output pixels (n, od, oh)
+        for each tile of output pixels, for each channel vector:  codegen/depthwise.py
+
+The filters of all channels and the input rows of a task stay in the L2 cache.
+"""
+
+from ..codegen.depthwise import depthwise_call
+from ..codegen.isa import Isa
+from ..codegen.vector import call_kernel
+
+
+def _depthwise(taps: int, stride: int):
+    """Return the factory of ``y = activate(clip(depthwise(x, w) + b, lo, hi))``.
+
+    Record DEPTHWISE. `taps` neighbouring filter columns are one run, output pixels step
+    by `stride` input pixels.
+    """
+
+    def factory(isa: Isa):
+        tile = depthwise_call(isa, taps, stride)
+        LANES = isa.lanes
+
+        def kernel(p, scratch, begin, end):
+            for row in range(begin, end):
+                oh, od, n = row % p.OH, row // p.OH % p.OD, row // (p.OH * p.OD)
+                x_row = p.x + n * p.x_n + od * p.x_d + oh * p.x_h
+                y_row = p.y + n * p.y_n + od * p.y_d + oh * p.y_h
+                ow = 0
+                while ow < p.OW:
+                    width = 0
+                    for c in range(0, p.C, LANES):
+                        width = tile(
+                            p.OW - ow,
+                            x_row + ow * p.x_w + 4 * c, p.x_pixel, p.runs, p.n_runs,
+                            p.filters + c * p.filter_nbytes,
+                            y_row + ow * p.y_w + 4 * c, p.y_w, p.C - c, p.lo, p.hi,
+                        )  # fmt: skip
+                    if p.activate:
+                        for pixel in range(ow, ow + width):
+                            y = y_row + pixel * p.y_w
+                            call_kernel(p.activate, p.activate_args, y, y, p.C)
+                    ow += width
+
+        return kernel
+
+    return factory
+
+
+f32_depthwise_k3s1 = _depthwise(3, 1)
+f32_depthwise_k3s2 = _depthwise(3, 2)
+f32_depthwise_k5s1 = _depthwise(5, 1)
+f32_depthwise_k5s2 = _depthwise(5, 2)
+f32_depthwise_k7s1 = _depthwise(7, 1)
+# Any other window, dilation or stride: every tap is a run of its own. The stride only
+# tells which inputs neighbouring outputs share, and with one tap they share none.
+f32_depthwise = _depthwise(1, 1)

@@ -1,0 +1,79 @@
+"""Depthwise convolutions as calls of the depthwise kernels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..graph import Array
+from ..kernels.pack import pack_channels
+from ..ops.window import Triple, Window, lift
+from .buffer import FLOAT_NBYTES, Buffer, stride_fields
+from .epilogue import Epilogue
+
+if TYPE_CHECKING:
+    from .lowering import Lowering
+
+# (taps along W, stride along W) that have a kernel of their own.
+TUNED_WINDOWS = ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
+
+
+def lower_depthwise(
+    lowering: Lowering,
+    owner: object,
+    x: Buffer,
+    y: Buffer,
+    filters: Array,
+    bias: Array | None,
+    window: Window,
+    epilogue: Epilogue,
+) -> None:
+    """Append ``y = epilogue(depthwise convolution(x, filters) + bias)``.
+
+    Parameters
+    ----------
+    filters : float32[*K, C]
+    bias : float32[C] or None
+    """
+    *taps, C = filters.shape
+    sizes = lift(taps, 1)
+    strides, dilation = lift(window.strides, 1), lift(window.dilation, 1)
+    name, run_taps = _kernel(sizes[2], strides[2], dilation[2])
+    x_step = [s * step for s, step in zip(x.strides[1:], strides, strict=True)]
+    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
+    runs = _runs(x, sizes, dilation, run_taps)
+    batch, OD, OH, OW, _ = y.dims
+    K = sizes[0] * sizes[1] * sizes[2]
+    lowering.flops = 2 * K * C * batch * OD * OH * OW
+    lowering.call(
+        name,
+        batch * OD * OH,
+        x=x.address + -corner, y=y.address,
+        filters=lowering.constant(
+            owner, "filters", lambda: pack_channels(filters.reshape(K, C), bias, lowering.isa)
+        ),
+        filter_nbytes=FLOAT_NBYTES * (K + 1),
+        runs=lowering.table(runs), n_runs=len(runs),
+        x_pixel=x_step[2] if run_taps == 1 else x.strides[3],
+        OD=OD, OH=OH, OW=OW, C=C,
+        **stride_fields("x", (x.strides[0], *x_step)), **stride_fields("y", y.strides),
+        activate=epilogue.activate, activate_args=epilogue.activate_args, **epilogue.bounds,
+    )  # fmt: skip
+
+
+def _kernel(KW: int, SW: int, DW: int) -> tuple[str, int]:
+    """Return the kernel for a window's last axis, and how many taps it takes as one run."""
+    if DW == 1 and (KW, SW) in TUNED_WINDOWS:
+        return f"f32_depthwise_k{KW}s{SW}", KW
+    return "f32_depthwise", 1
+
+
+def _runs(x: Buffer, sizes: Triple, dilation: Triple, run_taps: int) -> tuple[int, ...]:
+    """Return the byte offsets of the runs of the receptive field."""
+    KD, KH, KW = sizes
+    s_d, s_h, s_w = (s * d for s, d in zip(x.strides[1:], dilation, strict=True))
+    starts = range(0, KW, run_taps)
+    return tuple(
+        int(d * s_d + h * s_h + w * s_w) for d, h, w in np.ndindex(KD, KH, KW) if w in starts
+    )

@@ -1,0 +1,106 @@
+"""Transposed convolution as plain convolutions, one per phase of the output.
+
+Along one axis, tap k of input i adds to output ``o = i*S + k*D - P``. The outputs with
+``o % S == f``, one phase, therefore read a dense window: ``i = o//S + (f + P - k*D) / S``
+for the taps k that make the quotient whole (Shi et al., "Is the deconvolution layer the
+same as a convolutional layer?", 2016). Nothing is inserted, scattered or added twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product as combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..graph import Array
+from ..kernels.pack import pack_panels
+from ..ops.window import Window, lift
+from .buffer import Buffer, Strides
+from .conv import Runs, lower_matrix
+from .epilogue import Epilogue
+
+if TYPE_CHECKING:
+    from .lowering import Lowering
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The outputs of one axis that are equal modulo the stride."""
+
+    first: int  # the first output
+    taps: tuple[int, ...]
+    shifts: tuple[int, ...]  # per tap: input position minus output position within the phase
+
+
+def phases(size: int, stride: int, dilation: int, before: int) -> list[Phase]:
+    """Return the phases of one axis; a phase without taps holds the bias alone."""
+    result = []
+    for first in range(stride):
+        pairs = [
+            (k, (first + before - k * dilation) // stride)
+            for k in range(size)
+            if (first + before - k * dilation) % stride == 0
+        ]
+        result.append(Phase(first, tuple(k for k, _ in pairs), tuple(s for _, s in pairs)))
+    return result
+
+
+def lower_transpose(
+    lowering: Lowering,
+    owner: object,
+    x: Buffer,
+    y: Buffer,
+    filters: Array,
+    bias: Array | None,
+    window: Window,
+    epilogue: Epilogue,
+) -> None:
+    """Append ``y = epilogue(transposed convolution(x, filters) + bias)``.
+
+    Parameters
+    ----------
+    filters : float32[*K, OC, C]
+    window : Window
+        Of the convolution from y to x; its reach beyond x is present as the halo of x.
+    """
+    *taps, OC, C = filters.shape
+    lifted = filters.reshape(*lift(taps, 1), OC, C)
+    strides, dilation = lift(window.strides, 1), lift(window.dilation, 1)
+    axes = zip(lifted.shape[:3], strides, dilation, window.before, strict=True)
+    for phase in combinations(*(phases(*axis) for axis in axes)):
+        outputs = _outputs(y, phase, strides)
+        if 0 in outputs.dims:
+            continue
+        chosen = lifted[np.ix_(*(p.taps for p in phase))]
+        matrix = chosen.transpose(0, 1, 2, 4, 3).reshape(-1, OC)
+        lower_matrix(
+            lowering, x.address, x.strides, outputs,
+            lowering.constant(
+                owner, f"panels of phase {[p.first for p in phase]}",
+                lambda matrix=matrix: pack_panels(matrix, bias, lowering.isa),
+            ),
+            matrix.shape, Runs(_offsets(x.strides, phase), C, C), (1, 1, 1), 1, epilogue,
+        )  # fmt: skip
+
+
+def _outputs(y: Buffer, phase: Sequence[Phase], strides: Sequence[int]) -> Buffer:
+    """Return the outputs of a phase as a buffer with larger strides."""
+    batch, *lengths, OC = y.dims
+    counts = [
+        max(-(-(n - p.first) // step), 0)
+        for n, p, step in zip(lengths, phase, strides, strict=True)
+    ]
+    skipped = sum(p.first * s for p, s in zip(phase, y.strides[1:], strict=True))
+    d, h, w = (s * step for s, step in zip(y.strides[1:], strides, strict=True))
+    return Buffer((batch, *counts, OC), y.address + skipped, (y.strides[0], d, h, w))
+
+
+def _offsets(strides: Strides, phase: Sequence[Phase]) -> tuple[int, ...]:
+    """Return the byte offset of every tap's input pixel."""
+    return tuple(
+        sum(shift * s for shift, s in zip(shifts, strides[1:], strict=True))
+        for shifts in combinations(*(p.shifts for p in phase))
+    )

@@ -1,0 +1,60 @@
+"""How a convolution is cut into tasks, and its receptive field into runs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnkern.codegen.isa import AVX2, AVX512, ISAS
+from cnnkern.plan.buffer import Buffer
+from cnnkern.plan.conv import ROWS_PER_TASK, _blocks, _runs, _tile_height
+
+
+def test_blocks_by_hand() -> None:
+    """1000 rows are 9 tasks of 112; 5 rows are one, so the 20 panels are shared out."""
+    many_rows = _blocks(1000, 3, 10**9, 1, 14)
+    assert (many_rows["rows_per_task"], many_rows["row_blocks"]) == (112, 9)
+    assert (many_rows["panels_per_task"], many_rows["panel_blocks"]) == (3, 1)
+    few_rows = _blocks(5, 20, 10**7, 1, 14)
+    assert (few_rows["rows_per_task"], few_rows["row_blocks"]) == (14, 1)
+    assert (few_rows["panels_per_task"], few_rows["panel_blocks"]) == (3, 7)
+
+
+def test_no_rows_are_no_tasks() -> None:
+    assert _blocks(0, 3, 0, 1, 14)["row_blocks"] == 0
+
+
+@given(
+    st.integers(1, 10**6), st.integers(1, 200), st.integers(0, 10**11), st.integers(1, 64),
+    st.sampled_from(ISAS),
+)  # fmt: skip
+def test_blocks_cover_everything_once(M, panels, flops, groups, isa):  # type: ignore[no-untyped-def]
+    blocks = _blocks(M, panels, flops, groups, isa.heights[0])
+    rows, per_task = blocks["rows_per_task"], blocks["panels_per_task"]
+    assert rows % isa.heights[0] == 0 or rows == ROWS_PER_TASK
+    assert (blocks["row_blocks"] - 1) * rows < M <= blocks["row_blocks"] * rows
+    assert (blocks["panel_blocks"] - 1) * per_task < panels <= blocks["panel_blocks"] * per_task
+
+
+@pytest.mark.parametrize(
+    ("pixel_nbytes", "isa", "height"),
+    [(4, AVX512, 14), (4092, AVX512, 14), (4096, AVX512, 7), (8192, AVX512, 7), (4096, AVX2, 6)],
+)
+def test_pixels_a_page_apart_take_a_shorter_tile(pixel_nbytes, isa, height):  # type: ignore[no-untyped-def]
+    assert _tile_height(pixel_nbytes, isa.heights) == height
+
+
+def test_a_filter_row_is_one_run() -> None:
+    """3x2 filter on rows of 10 pixels of 5 channels."""
+    x = Buffer.allocate("x", (1, 8, 10, 5))
+    assert _runs(x, (1, 1, 1), (1, 3, 2), 5) == ((0, 200, 400), 10)
+
+
+def test_dilated_taps_are_runs_of_their_own() -> None:
+    x = Buffer.allocate("x", (1, 8, 10, 5))
+    assert _runs(x, (1, 2, 3), (1, 2, 2), 5) == ((0, 60, 400, 460), 5)
+
+
+def test_the_taps_of_a_group_do_not_touch() -> None:
+    """A group reads 5 of 10 channels."""
+    x = Buffer.allocate("x", (1, 8, 4, 10))
+    assert _runs(x, (1, 1, 1), (1, 1, 3), 5) == ((0, 40, 80), 5)
