@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from .reader import Problem
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], precision: str = "fast") -> Model:
     """Read a ``.keras``, ``.h5`` or ``.hdf5`` file, without TensorFlow or Keras.
 
     Parameters
     ----------
     path : str or path-like
         A file that ``model.save`` wrote (Keras 2 or 3).
+    precision : "fast" or "strict"
+        "strict" sums every convolution directly; "fast" may use Winograd's algorithm.
 
     Raises
     ------
@@ -29,18 +31,24 @@ def load(path: str | os.PathLike[str]) -> Model:
     UnsupportedLayerError
         A layer or option is not implemented; `check` lists all of them.
     """
-    return Model(reader.load(path))
+    return Model(reader.load(path), precision)
 
 
-def from_keras(model: Any) -> Model:
+def from_keras(model: Any, precision: str = "fast") -> Model:
     """Take the architecture and the current weights of a live ``keras.Model``.
+
+    Parameters
+    ----------
+    model : keras.Model
+    precision : "fast" or "strict"
+        "strict" sums every convolution directly; "fast" may use Winograd's algorithm.
 
     Raises
     ------
     UnsupportedLayerError
         A layer or option is not implemented; `check` lists all of them.
     """
-    return Model(reader.from_keras(model))
+    return Model(reader.from_keras(model), precision)
 
 
 def check(path: str | os.PathLike[str]) -> list[Problem]:

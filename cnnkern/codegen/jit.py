@@ -28,6 +28,11 @@ ALLOWED_SYMBOLS = frozenset(
 )
 
 inline = numba.njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=FASTMATH)
+# For the additions of a sum only: LLVM keeps a partial sum per lane. Their order is fixed
+# by the instruction set and the length.
+inline_sum = numba.njit(
+    nogil=True, error_model="numpy", boundscheck=False, fastmath={"reassoc"}
+)
 
 
 def compile_object(

@@ -89,6 +89,16 @@ def sqrt(typing, x):
 
 
 @intrinsic
+def maximum(typing, a, b):
+    """Return the larger number, or NaN if there is one; LLVM makes vectors of a loop over it."""
+
+    def emit(context, builder, signature, args):
+        return builder.call(external(builder, "llvm.maximum.f32", F32, [F32] * 2), args)
+
+    return types.float32(*[types.float32] * 2), emit
+
+
+@intrinsic
 def add_to_exponent(typing, x, t):
     """Return x * 2**n, where n stands in the low bits of `t` (a float of 1.5 * 2**23 + n)."""
 

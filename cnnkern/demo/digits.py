@@ -22,6 +22,7 @@ from ..api import load
 from ..engine import Model
 from ..graph import Array, Graph, as_array
 from ..inspect.summary import print_summary
+from ..kernels import compiled
 
 DATA = Path(__file__).parent.parent / "data"
 MODEL_FILE = DATA / "digits.keras"
@@ -150,6 +151,7 @@ def pictures(digits: Digits, y: Array) -> Columns:
 def results_table(digits: Digits, findings: Findings) -> Table:
     """Return the figures, one per row."""
     largest = np.abs(digits.predictions).max()
+    origin = "compiled, once on this machine" if compiled() else "from the cache"
     table = Table.grid(padding=(0, 3))
     table.add_column(style="bold")
     rows = {
@@ -157,7 +159,7 @@ def results_table(digits: Digits, findings: Findings) -> Table:
         "Against model.predict": f"max|d| = {findings.difference:.1e}, "
         f"{findings.difference / largest:.1e} of max|y|",
         "Against naive loops": f"max|d| = {findings.naive_difference:.1e}",
-        "Load, first prediction": f"{findings.first:.2f} s",
+        "Load, first prediction": f"{findings.first:.2f} s, kernels {origin}",
         "Latency of one image": f"{findings.single * 1e6:.1f} µs, median of {N_REPEATS:,}",
         f"In a batch of {len(digits.labels)}": f"{findings.batched * 1e6:.1f} µs per image",
         "Naive Python loops": f"{findings.naive * 1e3:.1f} ms per image",

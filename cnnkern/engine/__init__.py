@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DTypeError, ShapeError
 from ..graph import Array, Graph, Layer
-from ..passes import optimise
+from ..passes import PRECISIONS, optimise
 from ..plan import Constants, Plan, make_plan
 from ..shapes import Shape
 from .threads import POOL
@@ -25,11 +25,26 @@ class Model:
 
     Safe to call from several threads at once; results are bitwise equal for any number
     of threads and any batch size. Made by `cnnkern.load` or `cnnkern.from_keras`.
+
+    Parameters
+    ----------
+    graph : Graph
+    precision : "fast" or "strict"
+        "strict" sums every convolution directly; "fast" may use Winograd's algorithm for
+        3x3 filters, whose rounding errors are about five times larger.
+
+    Raises
+    ------
+    ValueError
+        `precision` is neither.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, precision: str = "fast") -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r} must be one of {PRECISIONS}")
         self.graph = graph.verify()
-        self._optimised = optimise(graph)
+        self.precision = precision
+        self._optimised = optimise(graph, precision)
         self._constants = Constants()
         self._plans: dict[tuple[tuple[int, ...], ...], _Planned] = {}
         self._one_input = len(graph.inputs) == 1
@@ -136,11 +151,8 @@ class Model:
     def __repr__(self) -> str:
         return f"<cnnkern.Model {self.name!r} {self.input_shape} -> {self.output_shape}>"
 
-    def __getstate__(self) -> Graph:
-        return self.graph
-
-    def __setstate__(self, graph: Graph) -> None:
-        self.__init__(graph)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[Model], tuple[Graph, str]]:
+        return Model, (self.graph, self.precision)
 
     def _arrays(self, x: Any) -> list[NDArray[Any]]:
         """Return the inputs as arrays of checked shapes and real numbers."""
@@ -182,8 +194,9 @@ class _Planned:
 
     def predict(self, arrays: Sequence[NDArray[Any]]) -> list[Array]:
         workspace = self._take()
-        for view, array in zip(workspace.inputs, arrays, strict=True):
-            view[...] = array
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite
+            for view, array in zip(workspace.inputs, arrays, strict=True):
+                view[...] = array
         workspace.run()
         results = [view.copy() for view in workspace.outputs]
         self._free.append(workspace)

@@ -30,7 +30,7 @@ class Kernel:
 
 # Activations that work on a row of floats, in an epilogue or as a step of their own.
 ROW_FUNCTIONS = (
-    "bounded_relu", "celu", "clip", "copy", "elu", "exponential", "gelu", "gelu_tanh",
+    "affine", "bounded_relu", "celu", "clip", "copy", "elu", "exponential", "gelu", "gelu_tanh",
     "hard_shrink", "hard_sigmoid", "hard_silu", "leaky_relu", "log_sigmoid", "mish", "selu",
     "sigmoid", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus",
     "sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold",
@@ -38,6 +38,7 @@ ROW_FUNCTIONS = (
 
 KERNELS = {
     "f32_conv": Kernel("conv", records.CONV),
+    "f32_winograd": Kernel("winograd", records.WINOGRAD),
     **{
         f"f32_depthwise{window}": Kernel("depthwise", records.DEPTHWISE)
         for window in ("_k3s1", "_k3s2", "_k5s1", "_k5s2", "_k7s1", "")
@@ -50,10 +51,19 @@ KERNELS = {
     "f32_map": Kernel("elementwise", records.MAP),
     **{
         f"f32_{name}": Kernel("elementwise", records.BINARY)
-        for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")
+        for name in (
+            "add", "subtract", "multiply", "divide", "maximum", "minimum",
+            "scaled_add", "gate", "prelu",
+        )
     },
     "f32_scale_shift": Kernel("elementwise", records.SCALE_SHIFT),
-    "f32_softmax": Kernel("elementwise", records.ROWS),
+    "f32_standardize": Kernel("elementwise", records.SCALE_SHIFT),
+    "f32_move": Kernel("move", records.MOVE),
+    "f32_softmax": Kernel("reduce", records.ROWS),
+    "f32_log_softmax": Kernel("reduce", records.ROWS),
+    "f32_layer_norm": Kernel("reduce", records.NORM),
+    "f32_rms_norm": Kernel("reduce", records.NORM),
+    "f32_unit_norm": Kernel("reduce", records.NORM),
     "f32_repeat": Kernel("elementwise", records.REPEAT),
     "f32_halo": Kernel("elementwise", records.HALO),
     **{f"f32_{name}": Kernel("rows", records.PARAMETERS) for name in ROW_FUNCTIONS},

@@ -1,4 +1,4 @@
-"""Kernels that visit every element once: map, binary, scale-and-shift, softmax, halo.
+"""Kernels that visit every element once: map, binary, per channel, repeat, halo.
 
 A buffer is N*D*H*W rows; the plan merges axes into the row where memory allows, so a
 dense tensor is one row. A tile is one row, or one chunk of a row.
@@ -7,7 +7,7 @@ dense tensor is one row. A tile is one row, or one chunk of a row.
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel, floats
-from .functions import ONE, ZERO, clip, exp
+from .functions import ZERO, clip, positive, sigmoid
 
 
 @inline
@@ -35,65 +35,97 @@ def f32_map(isa: Isa):
 
 
 def _binary(function):
-    @inline
-    def rows(a, b, y, n, lo, hi):
-        for i in range(n):
-            y[i] = clip(function(a[i], b[i]), lo, hi)
+    """Return the factory of ``y = clip(function(a, b, scale), lo, hi)``; record BINARY.
+
+    A tile is one row, or one chunk of a row that has several.
+    """
 
     @inline
-    def row_and_scalar(a, b, y, n, lo, hi):
-        scalar = b[0]
+    def rows(a, b, y, n, p):
+        lo, hi, scale = p.lo, p.hi, p.scale
         for i in range(n):
-            y[i] = clip(function(a[i], scalar), lo, hi)
+            y[i] = clip(function(a[i], b[i], scale), lo, hi)
 
     @inline
-    def scalar_and_row(a, b, y, n, lo, hi):
-        scalar = a[0]
+    def row_and_scalar(a, b, y, n, p):
+        lo, hi, scale, scalar = p.lo, p.hi, p.scale, b[0]
         for i in range(n):
-            y[i] = clip(function(scalar, b[i]), lo, hi)
+            y[i] = clip(function(a[i], scalar, scale), lo, hi)
+
+    @inline
+    def scalar_and_row(a, b, y, n, p):
+        lo, hi, scale, scalar = p.lo, p.hi, p.scale, a[0]
+        for i in range(n):
+            y[i] = clip(function(scalar, b[i], scale), lo, hi)
 
     def factory(isa: Isa):
         def kernel(p, scratch, begin, end):
-            for tile in range(begin, end):
+            tile = begin
+            while tile < end:
                 row, first = tile // p.chunks, tile % p.chunks * p.chunk
-                n, skip = min(p.chunk, p.run - first), 4 * first
+                n = min(p.chunk, p.run - first)
                 a = p.a + row_offset(row, p.D, p.H, p.W, p.a_n, p.a_d, p.a_h, p.a_w)
                 b = p.b + row_offset(row, p.D, p.H, p.W, p.b_n, p.b_d, p.b_h, p.b_w)
-                y = p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w) + skip
-                if p.b_run == 0:
-                    row_and_scalar(floats(a + skip), floats(b), floats(y), n, p.lo, p.hi)
-                elif p.a_run == 0:
-                    scalar_and_row(floats(a), floats(b + skip), floats(y), n, p.lo, p.hi)
-                else:
-                    rows(floats(a + skip), floats(b + skip), floats(y), n, p.lo, p.hi)
+                y = p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w) + 4 * first
+                a, b = a + p.a_run * first, b + p.b_run * first
+                count = min(end - tile, p.W - row % p.W) if p.chunks == 1 else 1
+                for _ in range(count):
+                    if p.b_run == 0:
+                        row_and_scalar(floats(a), floats(b), floats(y), n, p)
+                    elif p.a_run == 0:
+                        scalar_and_row(floats(a), floats(b), floats(y), n, p)
+                    else:
+                        rows(floats(a), floats(b), floats(y), n, p)
+                    a, b, y = a + p.a_w, b + p.b_w, y + p.y_w
+                tile += count
 
         return kernel
 
     return factory
 
 
-f32_add = _binary(inline(lambda a, b: a + b))
-f32_subtract = _binary(inline(lambda a, b: a - b))
-f32_multiply = _binary(inline(lambda a, b: a * b))
-f32_divide = _binary(inline(lambda a, b: a / b))
+f32_add = _binary(inline(lambda a, b, scale: a + b))
+f32_subtract = _binary(inline(lambda a, b, scale: a - b))
+f32_multiply = _binary(inline(lambda a, b, scale: a * b))
+f32_divide = _binary(inline(lambda a, b, scale: a / b))
 # A NaN in either operand is kept.
-f32_maximum = _binary(inline(lambda a, b: a if a >= b or a != a else b))
-f32_minimum = _binary(inline(lambda a, b: a if a <= b or a != a else b))
+f32_maximum = _binary(inline(lambda a, b, scale: a if a >= b or a != a else b))
+f32_minimum = _binary(inline(lambda a, b, scale: a if a <= b or a != a else b))
+f32_scaled_add = _binary(inline(lambda a, b, scale: a + b * scale))
+f32_gate = _binary(inline(lambda a, b, scale: a * sigmoid(b)))
+f32_prelu = _binary(inline(lambda a, b, scale: positive(a) - b * positive(-a)))
 
 
+def _per_channel(function):
+    """Return the factory of ``y = clip(function(x, scale[c], shift[c]), lo, hi)``.
 
-def f32_scale_shift(isa: Isa):
-    """Return the kernel ``y = clip(x * scale[c] + shift[c], lo, hi)``; record SCALE_SHIFT."""
+    Record SCALE_SHIFT. A tile is one chunk of one row.
+    """
 
-    def kernel(p, scratch, begin, end):
+    @inline
+    def pixels(x, y, n, p):
         scale, shift, lo, hi = floats(p.scale), floats(p.shift), p.lo, p.hi
-        for row in range(begin, end):
-            x = floats(p.x + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w))
-            y = floats(p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w))
-            for c in range(p.C):
-                y[c] = clip(x[c] * scale[c] + shift[c], lo, hi)
+        for c in range(n):
+            y[c] = clip(function(x[c], scale[c], shift[c]), lo, hi)
 
-    return kernel
+    def factory(isa: Isa):
+        def kernel(p, scratch, begin, end):
+            for tile in range(begin, end):
+                row, first = tile // p.chunks, tile % p.chunks * p.chunk
+                x = p.x + 4 * first + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w)
+                y = p.y + 4 * first + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
+                left = min(p.chunk, p.run - first)
+                while left > 0:
+                    pixels(floats(x), floats(y), min(p.period, left), p)
+                    x, y, left = x + 4 * p.period, y + 4 * p.period, left - p.period
+
+        return kernel
+
+    return factory
+
+
+f32_scale_shift = _per_channel(inline(lambda x, scale, shift: x * scale + shift))
+f32_standardize = _per_channel(inline(lambda x, scale, shift: (x - shift) / scale))
 
 
 def f32_repeat(isa: Isa):
@@ -106,28 +138,6 @@ def f32_repeat(isa: Isa):
             for c in range(p.C):
                 for i in range(p.count):
                     y[c * p.count + i] = x[c]
-
-    return kernel
-
-
-def f32_softmax(isa: Isa):
-    """Return the kernel ``y = exp(x - max(x)) / sum(...)`` over each row; record ROWS."""
-
-    def kernel(p, scratch, begin, end):
-        for row in range(begin, end):
-            x = floats(p.x + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w))
-            y = floats(p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w))
-            highest = x[0]
-            for i in range(1, p.run):
-                highest = x[i] if x[i] > highest else highest
-            for i in range(p.run):
-                y[i] = exp(x[i] - highest)
-            total = ZERO
-            for i in range(p.run):
-                total += y[i]
-            inverse = ONE / total
-            for i in range(p.run):
-                y[i] *= inverse
 
     return kernel
 

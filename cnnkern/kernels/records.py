@@ -26,6 +26,18 @@ CONV = _record(
     floats=("lo", "hi"),
 )  # fmt: skip
 
+WINOGRAD = _record(
+    "x", "y", "r",
+    "panels", "panel_nbytes", "point_nbytes", "bias", "runs",
+    "C", "OC", "OH", "OW", "TH", "TW",  # TH x TW tiles of 4 x 4 outputs
+    "patches", "patches_per_task", "tables_nbytes", "height",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+    "r_n", "r_d", "r_h", "r_w",
+    "activate", "activate_args",
+    floats=("lo", "hi", "lowest", "highest"),
+)  # fmt: skip
+
 # Strides x_n .. x_w are between output positions, x_pixel between neighbouring inputs.
 DEPTHWISE = _record(
     "x", "y", "filters",
@@ -48,6 +60,15 @@ MAP = _record(
     "function", "function_args",  # the row function
 )  # fmt: skip
 
+# Two inner axes I and J, and `axes`: int64[n_axes, 3] with count, x stride and y stride of
+# the others, innermost first. A tile is `j_block` x `i_block` elements.
+MOVE = _record(
+    "x", "y",
+    "I", "x_i", "y_i", "i_block", "i_blocks",
+    "J", "x_j", "y_j", "j_block", "j_blocks",
+    "axes", "n_axes",
+)  # fmt: skip
+
 # y = op(a, b): a step of 0 broadcasts along an axis, `a_run` and `b_run` within a row.
 BINARY = _record(
     "a", "b", "y",
@@ -56,7 +77,7 @@ BINARY = _record(
     "b_n", "b_d", "b_h", "b_w", "b_run",
     "y_n", "y_d", "y_h", "y_w",
     "chunk", "chunks",
-    floats=("lo", "hi"),
+    floats=("lo", "hi", "scale"),
 )  # fmt: skip
 
 # y[.., c*count + i] = x[.., c]
@@ -67,12 +88,14 @@ REPEAT = _record(
     "y_n", "y_d", "y_h", "y_w",
 )  # fmt: skip
 
-# y[.., c] = x[.., c] * scale[c] + shift[c]
+# y = op(x, scale[c], shift[c]): `scale` and `shift` repeat the channels up to `period` floats;
+# `run` and `chunk` hold whole pixels.
 SCALE_SHIFT = _record(
-    "x", "y", "scale", "shift",
-    "N", "D", "H", "W", "C",
+    "x", "y", "scale", "shift", "period",
+    "N", "D", "H", "W", "run",
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
+    "chunk", "chunks",
     floats=("lo", "hi"),
 )  # fmt: skip
 
@@ -106,6 +129,15 @@ ROWS = _record(
     "N", "D", "H", "W", "run",
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
+)  # fmt: skip
+
+# The same with float32[run] scale and offset per row element.
+NORM = _record(
+    "x", "y", "gamma", "beta",
+    "N", "D", "H", "W", "run",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+    floats=("epsilon", "limit"),
 )  # fmt: skip
 
 # The border of a buffer: `y` is the first element of the halo itself.

@@ -184,7 +184,7 @@ class Activation(Op):
     ) -> Op | tuple[Op, ...]:
         op = _read(config)
         config.finish()
-        return op or Identity()
+        return Identity() if op is None else op
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         (x,) = shapes
@@ -225,9 +225,10 @@ def take_activation(config: LayerConfig) -> Op | None:
     value = config.take("activation", None)
     if isinstance(value, dict):
         class_name, inner = value.get("class_name"), value.get("config")
-        if class_name in _LAYERS and isinstance(inner, dict):
+        is_own = value.get("module") in (None, "builtins", "keras.activations", "keras.layers")
+        if is_own and class_name in _LAYERS and isinstance(inner, dict):
             return _nested(config, class_name, inner)
-        value = inner if class_name == "function" else value
+        value = inner if is_own and class_name == "function" else value
     if value is None:
         return None
     if not isinstance(value, str) or value not in NAMES:
@@ -271,13 +272,12 @@ def _read(config: LayerConfig) -> Op | None:
 
 
 def _relu_layer(config: LayerConfig) -> Op:
-    slope = config.number("negative_slope", 0.0)
-    threshold = config.number("threshold", 0.0)
-    limit = config.take("max_value", None)
-    max_value = INFINITY if limit is None else _at_least_0(config, "max_value", limit)
-    _at_least_0(config, "negative_slope", slope)
-    _at_least_0(config, "threshold", threshold)
-    return relu(slope, max_value, threshold)
+    slope = _at_least_0(config, "negative_slope", 0.0)
+    threshold = _at_least_0(config, "threshold", 0.0)
+    if config.options.get("max_value") is None:
+        config.ignore("max_value")
+        return relu(slope, INFINITY, threshold)
+    return relu(slope, _at_least_0(config, "max_value"), threshold)
 
 
 def relu(slope: float, max_value: float = INFINITY, threshold: float = 0.0) -> Activation:
@@ -290,19 +290,19 @@ def relu(slope: float, max_value: float = INFINITY, threshold: float = 0.0) -> A
 
 
 def _leaky_relu_layer(config: LayerConfig) -> Op:
-    legacy = config.take("alpha", 0.3)  # the key's name before Keras 3
-    slope = config.take("negative_slope", legacy)
-    return Activation("leaky_relu", (_at_least_0(config, "negative_slope", slope),))
+    key = "alpha" if "alpha" in config.options else "negative_slope"  # alpha before Keras 3
+    return Activation("leaky_relu", (_at_least_0(config, key, 0.3),))
 
 
 def _elu_layer(config: LayerConfig) -> Op:
     return Activation("elu", (config.number("alpha", 1.0),))
 
 
-def _at_least_0(config: LayerConfig, key: str, value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value < INFINITY:
-        config.malformed(key, value, "a finite number of at least 0")
-    return float(value)
+def _at_least_0(config: LayerConfig, key: str, default: float | None = None) -> float:
+    value = config.number(key, default)
+    if value < 0:
+        config.malformed(key, value, "a number of at least 0")
+    return value
 
 
 _LAYERS: dict[str, Callable[[LayerConfig], Op | None]] = {

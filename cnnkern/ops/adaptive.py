@@ -43,8 +43,9 @@ class AdaptivePool(Op):
         """Yield each output position, as slices of length 1, and the inputs that it reads."""
         for position in np.ndindex(*self.output_size):
             axes = zip(position, lengths, self.output_size, strict=True)
-            yield tuple(slice(o, o + 1) for o in position), tuple(
-                slice(o * n // n_out, -(-(o + 1) * n // n_out)) for o, n, n_out in axes
+            yield (
+                tuple(slice(o, o + 1) for o in position),
+                tuple(slice(o * n // n_out, -(-(o + 1) * n // n_out)) for o, n, n_out in axes),
             )
 
     def infer_shape(self, *shapes: Shape) -> Shape:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ShapeError
 from ..graph import Array, as_array
 from ..shapes import Pair, Shape
-from .config import LayerConfig
+from .config import MAX_INT, LayerConfig
 
 LAYOUTS = {1: "[N, W, C]", 2: "[N, H, W, C]", 3: "[N, D, H, W, C]"}
 
@@ -77,9 +77,7 @@ def axis_length(config: LayerConfig, shape: Shape, axis: int) -> int:
     """Return the length of an axis that a layer's weights depend on."""
     length = shape[axis]
     if length is None:
-        raise ShapeError(
-            f"{config.title}: axis {axis} of the input must be known, got {shape}"
-        )
+        raise ShapeError(f"{config.title}: axis {axis} of the input must be known, got {shape}")
     return length
 
 
@@ -101,13 +99,17 @@ def from_end(config: LayerConfig, key: str, axis: Any, rank: int) -> int:
     return axis % rank - rank
 
 
-def take_axes(config: LayerConfig, rank: int, default: Any = -1) -> tuple[int, ...]:
-    """Take `axis`, one or several different axes; return them as from_end, sorted."""
-    value = config.take("axis", default)
-    axes = value if isinstance(value, (list, tuple)) else (value,)
+def take_axes(config: LayerConfig, rank: int, least: int = 1) -> tuple[int, ...]:
+    """Take `axis`, one or several different axes; return them as from_end, sorted.
+
+    Where no axis is allowed (`least` is 0), Keras also writes null for none.
+    """
+    value = config.take("axis", -1)
+    axes = [] if value is None and least == 0 else value
+    axes = axes if isinstance(axes, (list, tuple)) else [axes]
     counted = tuple(sorted(from_end(config, "axis", axis, rank) for axis in axes))
-    if len(set(counted)) != len(counted):
-        config.malformed("axis", value, "different axes")
+    if not len(set(counted)) == len(axes) >= least:
+        config.malformed("axis", value, f"at least {least} axes, all different")
     return counted
 
 
@@ -115,10 +117,12 @@ def take_pairs(config: LayerConfig, key: str, rank: int) -> tuple[Pair, ...]:
     """Take (before, after) per spatial axis, given as an int, as ints or as pairs."""
     value = config.take(key)
     entries = value if isinstance(value, (list, tuple)) else (value,) * rank
-    if rank == 1 and len(entries) == 2:
-        entries = (entries,)
+    if rank == 1 and value is entries:
+        entries = (value,)
     pairs = [e if isinstance(e, (list, tuple)) else (e, e) for e in entries]
-    ints = all(len(p) == 2 and all(type(n) is int and n >= 0 for n in p) for p in pairs)
+    ints = all(
+        len(p) == 2 and all(type(n) is int and 0 <= n <= MAX_INT for n in p) for p in pairs
+    )
     if len(pairs) != rank or not ints:
         config.malformed(key, value, f"{rank} pairs of ints of at least 0")
     return tuple((before, after) for before, after in pairs)
@@ -133,7 +137,9 @@ def take_array(config: LayerConfig, key: str, default: Any = None) -> Array:
     try:
         array = np.array(value)
     except ValueError:  # lists of different lengths
+        array = np.array(None)
+    with np.errstate(over="ignore"):
+        numbers = as_array(array if array.dtype.kind in "if" else np.nan)
+    if not np.isfinite(numbers).all():
         config.malformed(key, value, "a number or a list of numbers")
-    if array.dtype.kind not in "if" or not np.isfinite(array).all():
-        config.malformed(key, value, "a number or a list of numbers")
-    return as_array(array).reshape(array.shape)
+    return numbers.reshape(array.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
@@ -9,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 from ..errors import ModelFileError, UnsupportedLayerError
 from ..graph import Array
 
+MAX_INT = 2**31 - 1  # TensorFlow holds sizes, strides and dilations as int32
 _REQUIRED = object()
 _TRAINING_KINDS = ("initializer", "regularizer", "constraint")
 
@@ -54,13 +56,20 @@ class LayerConfig:
             raise ModelFileError(f"{self.title}: option {key!r} is missing")
         return default
 
+    def integer(self, key: str, default: Any = _REQUIRED, least: int = 1) -> int:
+        """Return an option that must be an int of at least `least`."""
+        value = self.take(key, default)
+        if not _is_int(value, least):
+            self.malformed(key, value, f"an int of at least {least}")
+        return int(value)
+
     def ints(
         self, key: str, rank: int, default: Any = _REQUIRED, least: int = 1
     ) -> tuple[int, ...]:
         """Return an option given as one int or as `rank` ints, each at least `least`."""
         value = self.take(key, default)
         values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * rank
-        if len(values) != rank or any(type(v) is not int or v < least for v in values):
+        if len(values) != rank or not all(_is_int(v, least) for v in values):
             self.malformed(key, value, f"an int of at least {least}, or {rank} of them")
         return values
 
@@ -74,7 +83,7 @@ class LayerConfig:
     def number(self, key: str, default: Any = _REQUIRED) -> float:
         """Return an option that must be a finite int or float."""
         value = self.take(key, default)
-        if type(value) not in (int, float) or value - value != 0:
+        if not is_number(value):
             self.malformed(key, value, "a finite number")
         return float(value)
 
@@ -116,6 +125,15 @@ class LayerConfig:
     def malformed(self, key: str, value: Any, expected: str) -> NoReturn:
         """Raise ModelFileError for an option that Keras would not accept either."""
         raise ModelFileError(f"{self.title}: {key}={_short(value)} must be {expected}")
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether `value` is an int or float that a float can hold, not NaN or infinity."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _is_int(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= MAX_INT
 
 
 def _short(value: Any) -> str:

@@ -24,10 +24,24 @@ from .common import (
     spatial_rank,
 )
 from .config import LayerConfig, Weights
-from .window import Padding, Window, halo, output_lengths, paddings, take_padding, taps
+from .window import (
+    WINOGRAD_TILE,
+    Padding,
+    Window,
+    halo,
+    output_lengths,
+    paddings,
+    take_padding,
+    taps,
+    winograd_tiles,
+)
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
+
+
+# Fewer tiles than this per image do not pay for filters of four times the size.
+WINOGRAD_MIN_TILES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +139,7 @@ class Conv(SlidingFilter):
     ----------
     filter : float32[*K, C / groups, OC]
     groups : int
+    may_transform : Winograd's algorithm, which rounds less well, may be used
 
     References
     ----------
@@ -134,6 +149,7 @@ class Conv(SlidingFilter):
     keras_classes: ClassVar = by_rank("Conv{}D")
 
     groups: int = 1
+    may_transform: bool = False
 
     @classmethod
     def from_keras(
@@ -141,8 +157,8 @@ class Conv(SlidingFilter):
     ) -> Op | tuple[Op, ...]:
         rank = spatial_rank(config.class_name)
         C = input_channels(config, shapes[0], rank)
-        (OC,) = config.ints("filters", 1)
-        (groups,) = config.ints("groups", 1, 1)
+        OC = config.integer("filters")
+        groups = config.integer("groups", 1)
         if C % groups or OC % groups:
             config.malformed("groups", groups, f"a divisor of {C} inputs and {OC} filters")
         options = take_window(config, rank, *(("causal",) if rank == 1 else ()))
@@ -181,17 +197,38 @@ class Conv(SlidingFilter):
     def takes_residual(self) -> bool:
         return super().takes_residual and not self.is_depthwise
 
+    def uses_winograd(self, lengths: Sequence[int]) -> bool:
+        """Tell whether an input of these spatial lengths is convolved tile by tile."""
+        H, W = known(output_lengths(tuple(lengths), *self.window))
+        n_tiles = winograd_tiles(H) * winograd_tiles(W)
+        return self.may_transform and n_tiles >= WINOGRAD_MIN_TILES
+
+    def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
+        """Return the padding, to whole tiles after H and W where Winograd is used."""
+        lengths = shapes[0][1:-1]
+        pads = self.paddings(lengths)
+        if not self.may_transform or not self.uses_winograd(lengths):
+            return halo(pads)
+        outputs = known(output_lengths(lengths, *self.window))
+        spans = [winograd_tiles(n) * WINOGRAD_TILE + 2 for n in outputs]
+        axes = zip(pads, lengths, spans, strict=True)
+        return halo([(before, span - before - n) for (before, _), n, span in axes])
+
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         x, *residual = inputs
         window = Window(self.strides, self.dilation_rate, self.paddings(x.shape[1:-1]))
         if self.is_depthwise:
             filters = self.filter.reshape(*self.sizes, self.groups, 1)
             lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
-            return
-        lowering.conv(
-            self, x, output, self.filter, self.bias, window, self.groups,
-            self.activation, residual,
-        )  # fmt: skip
+        elif self.may_transform and self.uses_winograd(x.shape[1:-1]):
+            lowering.winograd(
+                self, x, output, self.filter, self.bias, window, self.activation, residual
+            )  # fmt: skip
+        else:
+            lowering.conv(
+                self, x, output, self.filter, self.bias, window, self.groups,
+                self.activation, residual,
+            )  # fmt: skip
 
 
 def expect_residual(name: str, residual: Sequence[Shape], y: Shape) -> None:

@@ -50,7 +50,7 @@ class Dense(Op):
         cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]
     ) -> Op | tuple[Op, ...]:
         C = axis_length(config, shapes[0], -1)
-        (units,) = config.ints("units", 1)
+        units = config.integer("units")
         config.ignore_training("kernel", "bias")
         weight = weights.take("kernel", (C, units))
         bias = weights.take("bias", (units,)) if config.flag("use_bias", True) else None

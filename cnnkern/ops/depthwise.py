@@ -40,10 +40,11 @@ class DepthwiseConv(SlidingFilter):
     ) -> Op | tuple[Op, ...]:
         rank = spatial_rank(config.class_name)
         C = input_channels(config, shapes[0], rank)
-        (CM,) = config.ints("depth_multiplier", 1, 1)
+        CM = config.integer("depth_multiplier", 1)
         options = take_window(config, rank)
         filter_shape = (*config.ints("kernel_size", rank), C, CM)
-        config.ignore_training("depthwise", "pointwise", "bias")
+        config.choice("groups", (1,), 1)  # Keras 2 writes this and the options of "kernel"
+        config.ignore_training("depthwise", "pointwise", "bias", "kernel")
         if config.class_name.startswith("Separable"):
             filter = weights.take("depthwise_kernel", filter_shape)
             pointwise = _pointwise(config, weights, C * CM)
@@ -71,7 +72,8 @@ class DepthwiseConv(SlidingFilter):
     def scaled(self, scale: Array, shift: Array) -> DepthwiseConv:
         """Return the op whose result is ``y * scale + shift``, float32[C*CM] each."""
         bias = shift if self.bias is None else self.bias * scale + shift
-        return replace(self, filter=self.filter * scale.reshape(self.filter.shape[-2:]), bias=bias)
+        scales = scale.reshape(self.filter.shape[-2:])
+        return replace(self, filter=self.filter * scales, bias=bias)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
@@ -84,7 +86,7 @@ class DepthwiseConv(SlidingFilter):
 
 def _pointwise(config: LayerConfig, weights: Weights, C: int) -> Conv:
     ones = (1,) * spatial_rank(config.class_name)
-    (OC,) = config.ints("filters", 1)
+    OC = config.integer("filters")
     filter = weights.take("pointwise_kernel", (*ones, C, OC))
     bias = weights.take("bias", (OC,)) if config.flag("use_bias", True) else None
     return Conv(filter, bias, strides=ones, dilation_rate=ones)

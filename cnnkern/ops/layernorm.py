@@ -192,7 +192,7 @@ class GroupNorm(Op):
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
         axis = from_end(config, "axis", config.take("axis", -1), len(shapes[0]))
         C = axis_length(config, shapes[0], axis)
-        (groups,) = config.ints("groups", 1, 32, least=-1)
+        groups = config.integer("groups", 32, least=-1)
         groups = C if groups == -1 else groups
         if groups < 1 or C % groups:
             config.malformed("groups", groups, f"-1 or a divisor of {C} channels")

@@ -12,7 +12,7 @@ from ..errors import ShapeError
 from ..graph import Array, Op
 from ..shapes import Pair, Shape, product
 from .common import by_rank, channels_last, expect_rank, known, spatial_rank, take_pairs
-from .config import LayerConfig, Weights
+from .config import MAX_INT, LayerConfig, Weights
 from .window import halo
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Input(Op):
 
 
 def _lengths(shape: Sequence[object]) -> bool:
-    return all(n is None or (type(n) is int and n >= 1) for n in shape)
+    return all(n is None or (type(n) is int and 1 <= n <= MAX_INT) for n in shape)
 
 
 # RandomCrop is missing: at inference it cuts the centre out, or resizes.
@@ -125,8 +125,9 @@ class Reshape(Op):
     @classmethod
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
         target = config.take("target_shape")
-        valid = isinstance(target, (list, tuple)) and all(type(n) is int for n in target)
-        if not valid or any(n < 1 and n != -1 for n in target) or list(target).count(-1) > 1:
+        lengths = target if isinstance(target, (list, tuple)) else [None]
+        fixed = [n for n in lengths if type(n) is not int or n != -1]
+        if None in fixed or not _lengths(fixed) or len(lengths) - len(fixed) > 1:
             config.malformed("target_shape", target, "lengths, of which one may be -1")
         config.finish()
         return cls(tuple(target))
@@ -188,7 +189,7 @@ class RepeatVector(Op):
 
     @classmethod
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
-        (n,) = config.ints("n", 1)
+        n = config.integer("n")
         config.finish()
         return cls(n)
 

@@ -14,7 +14,7 @@ from ..errors import ShapeError
 from ..graph import Array, Op, as_array
 from ..shapes import Shape, product
 from .common import expect_inputs, from_end, known
-from .config import TENSOR, LayerConfig, Weights
+from .config import TENSOR, LayerConfig, Weights, is_number
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -110,7 +110,7 @@ def _scalar_operand(config: LayerConfig) -> tuple[float | None, bool]:
     scalars = [value for value in operands if value is not TENSOR]
     if not scalars:
         return None, False
-    if len(scalars) > 1 or type(scalars[0]) not in (int, float):
+    if len(scalars) > 1 or not is_number(scalars[0]):
         config.unsupported("operands", operands, "tensors and at most one number")
     return float(scalars[0]), operands[1] is TENSOR
 

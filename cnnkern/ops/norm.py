@@ -129,7 +129,7 @@ class Affine(Op):
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
         if config.class_name == "LayerScale":
             config.ignore("init_values")
-            scale = weights.take("gamma", config.ints("projection_dim", 1))
+            scale = weights.take("gamma", (config.integer("projection_dim"),))
             op = cls(scale, as_array(0).reshape(()))
         else:
             op = cls(take_array(config, "scale"), take_array(config, "offset", 0.0))
@@ -180,19 +180,17 @@ class Normalization(Op):
     @classmethod
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
         (x,) = shapes
-        if config.options.get("axis", -1) is None:  # Keras 2 spells "no axis" as null
-            config.options["axis"] = ()
-        axes = take_axes(config, len(x))
+        axes = take_axes(config, len(x), least=0)
         lengths = tuple(axis_length(config, x, axis) for axis in axes)
         if config.options.get("mean") is None:
-            config.ignore("mean", "variance")
+            config.ignore("mean")
             mean, variance = weights.take("mean", lengths), weights.take("variance", lengths)
             weights.skip("count")
         else:
             mean, variance = take_array(config, "mean"), take_array(config, "variance")
         op = cls(
-            _along(config, mean, axes, lengths),
-            _along(config, variance, axes, lengths),
+            _along(config, "mean", mean, axes, lengths),
+            _along(config, "variance", variance, axes, lengths),
             config.flag("invert", False),
         )
         config.finish()
@@ -227,13 +225,13 @@ class Normalization(Op):
 
 
 def _along(
-    config: LayerConfig, values: Array, axes: Sequence[int], lengths: Sequence[int]
+    config: LayerConfig, key: str, values: Array, axes: Sequence[int], lengths: Sequence[int]
 ) -> Array:
     """Return one value per position of `axes` as an array that broadcasts to a sample."""
     try:
         values = np.broadcast_to(values, lengths)
     except ValueError:
-        config.malformed("mean", values.shape, f"of a shape that broadcasts to {lengths}")
+        config.malformed(key, values.tolist(), f"numbers that broadcast to {lengths}")
     return as_array(values).reshape(trailing_shape(axes, lengths))
 
 

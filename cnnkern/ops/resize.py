@@ -7,6 +7,7 @@ Every method is separable: along one axis, output o is a weighted sum of a few i
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -73,9 +74,7 @@ def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(1 - x, 0)
 
 
-def _inside(
-    indices: NDArray[np.int64], weights: NDArray[np.float64], n_in: int
-) -> Taps:
+def _inside(indices: NDArray[np.int64], weights: NDArray[np.float64], n_in: int) -> Taps:
     """Clip indices to the image, drop the weights of those outside, make the rest sum to 1."""
     weights = np.where((indices >= 0) & (indices < n_in), weights, 0.0)
     total = weights.sum(axis=1, keepdims=True)
@@ -154,8 +153,43 @@ def resample(x: Array, axis: int, taps: Taps) -> Array:
     return y
 
 
+class Resample(Op):
+    """What the ops that give the spatial axes new lengths share."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> int:
+        """Number of spatial axes."""
+
+    @abstractmethod
+    def new_lengths(self, lengths: Shape) -> Shape:
+        """Return the length of every spatial axis of the output."""
+
+    @abstractmethod
+    def taps(self, lengths: Sequence[int]) -> tuple[Taps, ...]:
+        """Return the taps of every spatial axis for an input of these lengths."""
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        (x,) = shapes
+        expect_rank(type(self).__name__, x, self.rank)
+        return (x[0], *self.new_lengths(x[1:-1]), x[-1])
+
+    @np.errstate(all="ignore")
+    def reference(self, *inputs: Array) -> Array:
+        (x,) = inputs
+        self.infer_shape(x.shape)
+        for axis, taps in enumerate(self.taps(x.shape[1:-1]), 1):
+            x = resample(x, axis, taps)
+        return x
+
+    def flops(self, *shapes: tuple[int, ...]) -> int:
+        (x,) = shapes
+        n_taps = sum(indices.shape[1] for indices, _ in self.taps(x[1:-1]))
+        return 2 * int(n_taps) * product(known(self.infer_shape(x)))
+
+
 @dataclass(frozen=True)
-class UpSampling(Op):
+class UpSampling(Resample):
     """Lengthen each spatial axis by a whole factor.
 
     Parameters
@@ -178,36 +212,26 @@ class UpSampling(Op):
         rank = spatial_rank(config.class_name)
         channels_last(config)
         methods = INTERPOLATIONS if rank == 2 else ("nearest",)
-        factors = config.ints("size", rank, 2)
+        factors = (config.integer("size", 2),) if rank == 1 else config.ints("size", rank, 2)
         op = cls(factors, config.choice("interpolation", methods, "nearest"))
         config.finish()
         return op
 
-    def infer_shape(self, *shapes: Shape) -> Shape:
-        (x,) = shapes
-        expect_rank("UpSampling", x, len(self.factors))
-        axes = zip(x[1:-1], self.factors, strict=True)
-        return (x[0], *(None if n is None else n * factor for n, factor in axes), x[-1])
+    @property
+    def rank(self) -> int:
+        return len(self.factors)
+
+    def new_lengths(self, lengths: Shape) -> Shape:
+        axes = zip(lengths, self.factors, strict=True)
+        return tuple(None if n is None else n * factor for n, factor in axes)
 
     def taps(self, lengths: Sequence[int]) -> tuple[Taps, ...]:
-        """Return the taps of every spatial axis for an input of these lengths."""
         axes = zip(lengths, self.factors, strict=True)
         return tuple(axis_taps(self.interpolation, n, n * factor) for n, factor in axes)
 
-    @np.errstate(all="ignore")
-    def reference(self, *inputs: Array) -> Array:
-        (x,) = inputs
-        self.infer_shape(x.shape)
-        for axis, taps in enumerate(self.taps(x.shape[1:-1]), 1):
-            x = resample(x, axis, taps)
-        return x
-
-    def flops(self, *shapes: tuple[int, ...]) -> int:
-        return 2 * product(known(self.infer_shape(*shapes)))
-
 
 @dataclass(frozen=True)
-class Resizing(Op):
+class Resizing(Resample):
     """Bring images to a fixed size.
 
     Parameters
@@ -222,6 +246,7 @@ class Resizing(Op):
     """
 
     keras_classes: ClassVar = ("keras.layers>Resizing",)
+    rank: ClassVar = 2
 
     size: tuple[int, int]
     interpolation: str = "bilinear"
@@ -233,29 +258,15 @@ class Resizing(Op):
         config.choice("crop_to_aspect_ratio", (False,), False)
         config.choice("pad_to_aspect_ratio", (False,), False)
         config.ignore("fill_mode", "fill_value")  # of the padding to an aspect ratio
-        (OH,), (OW,) = config.ints("height", 1), config.ints("width", 1)
+        OH, OW = config.integer("height"), config.integer("width")
         interpolation = config.choice("interpolation", INTERPOLATIONS, "bilinear")
         op = cls((OH, OW), interpolation, config.flag("antialias", False))
         config.finish()
         return op
 
-    def infer_shape(self, *shapes: Shape) -> Shape:
-        (x,) = shapes
-        expect_rank("Resizing", x, 2)
-        return (x[0], *self.size, x[-1])
+    def new_lengths(self, lengths: Shape) -> Shape:
+        return self.size
 
     def taps(self, lengths: Sequence[int]) -> tuple[Taps, ...]:
-        """Return the taps of every spatial axis for an input of these lengths."""
         axes = zip(lengths, self.size, strict=True)
         return tuple(axis_taps(self.interpolation, *axis, self.antialias) for axis in axes)
-
-    @np.errstate(all="ignore")
-    def reference(self, *inputs: Array) -> Array:
-        (x,) = inputs
-        self.infer_shape(x.shape)
-        for axis, taps in enumerate(self.taps(x.shape[1:-1]), 1):
-            x = resample(x, axis, taps)
-        return x
-
-    def flops(self, *shapes: tuple[int, ...]) -> int:
-        return 2 * product(known(self.infer_shape(*shapes)))

@@ -108,7 +108,8 @@ class Sparsemax(Softmax):
         is_kept = z > (sums - 1) / counts
         k = is_kept.sum(axis=axis, keepdims=True, dtype=np.float32)
         total = np.where(is_kept, sums, 0).sum(axis=axis, keepdims=True, dtype=np.float32)
-        return np.maximum(x - (total - 1) / k, np.float32(0))
+        y: Array = np.maximum(x - (total - 1) / k, np.float32(0))
+        return y
 
 
 @dataclass(frozen=True)

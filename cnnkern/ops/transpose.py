@@ -57,12 +57,13 @@ class ConvTranspose(Op):
     ) -> Op | tuple[Op, ...]:
         rank = spatial_rank(config.class_name)
         C = input_channels(config, shapes[0], rank)
-        (OC,) = config.ints("filters", 1)
+        OC = config.integer("filters")
         options = take_window(config, rank)
         check_strides(config, options)
         sizes = config.ints("kernel_size", rank)
         filter = weights.take("kernel", (*sizes, OC, C))
         bias = weights.take("bias", (OC,)) if config.flag("use_bias", True) else None
+        config.choice("groups", (1,), 1)  # Keras 2 writes it
         config.ignore_training("kernel", "bias")
         op = cls(filter, bias, **options, output_padding=_output_padding(config, rank))
         op._check_output_padding(config)

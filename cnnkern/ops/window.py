@@ -46,6 +46,14 @@ def lift(values: Sequence[int], fill: int) -> Triple:
     return d, h, w
 
 
+WINOGRAD_TILE = 4  # outputs per axis of a Winograd tile
+
+
+def winograd_tiles(length: int) -> int:
+    """Return how many Winograd tiles cover an axis of `length` outputs."""
+    return -(-length // WINOGRAD_TILE)
+
+
 def halo(padding: Sequence[Pair]) -> Halo:
     """Return (before, after) per spatial axis as zeros wanted around D, H and W."""
     d, h, w = ((0, 0),) * (3 - len(padding)) + tuple(padding)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..graph import NO_HALO, Halo
@@ -56,6 +56,15 @@ class Buffer:
         return self.address.storage
 
     @property
+    def axis_strides(self) -> tuple[int, ...]:
+        """Bytes between neighbours along each axis of `shape`."""
+        batch, *space = self.strides
+        inner = self.shape[1:-1]
+        if len(inner) > 3:
+            space = [space[-1] * product(inner[i + 1 :]) for i in range(len(inner))]
+        return (batch, *space[len(space) - len(inner) :], FLOAT_NBYTES)[: len(self.shape)]
+
+    @property
     def nbytes(self) -> int:
         """Size of the storage that `allocate` fills."""
         return self.dims[0] * self.strides[0]
@@ -94,10 +103,15 @@ class Walk:
     counts: tuple[int, int, int, int]  # N, D, H, W
     run: int  # contiguous floats
     strides: tuple[Strides, ...]  # per buffer
+    steps: tuple[int, ...] = ()  # bytes between a row's floats per buffer; 0 repeats one
 
     @property
     def n_rows(self) -> int:
         return product(self.counts)
+
+    def joined(self) -> Walk:
+        """Return the same rows with as many of them as memory allows on the last axis."""
+        return _padded(joined(zip(self.counts, *self.strides, strict=True)), self)
 
     def fields(self, *prefixes: str) -> dict[str, int]:
         """Return counts and strides under the names that kernel records use."""
@@ -120,15 +134,17 @@ def walk(*buffers: Buffer) -> Walk:
 
 def broadcast_walk(y: Buffer, *operands: Buffer) -> Walk:
     """Walk `y` and operands that broadcast to it: their strides are 0 along axes of length 1."""
-    *counts, run = y.dims
-    strides = [y.strides]
-    for operand in operands:
-        axes = zip(operand.dims, operand.strides, counts, strict=False)
-        n, d, h, w = (0 if length == 1 < count else s for length, s, count in axes)
-        strides.append((n, d, h, w))
-    if any(operand.dims[-1] != run for operand in operands):
-        return _walk(counts, run, strides)
-    return _merged(counts, run, strides)
+    buffers = (y, *operands)
+    axes = []
+    for axis, count in enumerate(y.dims):
+        strides = (
+            0 if b.dims[axis] == 1 < count else (*b.strides, FLOAT_NBYTES)[axis] for b in buffers
+        )
+        axes.append((count, *strides))
+    axes = joined(axes)
+    is_row = axes and all(s in (0, FLOAT_NBYTES) for s in axes[-1][1:])
+    run, *steps = axes.pop() if is_row else (1, *[FLOAT_NBYTES] * len(buffers))
+    return _padded(axes, Walk((1, 1, 1, 1), run, ((0, 0, 0, 0),) * len(buffers), tuple(steps)))
 
 
 def pixels(*buffers: Buffer) -> Walk:
@@ -137,14 +153,36 @@ def pixels(*buffers: Buffer) -> Walk:
     return _walk(counts, channels, [buffer.strides for buffer in buffers])
 
 
+def joined(axes: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Merge neighbouring axes where every buffer's memory allows.
+
+    An axis is its length and one stride per buffer; the outermost is first.
+    """
+    result: list[tuple[int, ...]] = []
+    for axis in axes:
+        count, *steps = axis
+        if count == 1:
+            continue
+        if result and list(result[-1][1:]) == [count * step for step in steps]:
+            result[-1] = (result[-1][0] * count, *steps)
+        else:
+            result.append(axis)
+    return result
+
+
 def _merged(counts: Sequence[int], run: int, strides: Sequence[Strides]) -> Walk:
     """Join the innermost axes to the row while they are contiguous in every buffer."""
     axes = list(zip(counts, *strides, strict=True))
     while axes and (axes[-1][0] == 1 or all(s == FLOAT_NBYTES * run for s in axes[-1][1:])):
         run *= axes.pop()[0]
-    axes = [(1, *[0] * len(strides))] * (4 - len(axes)) + axes
-    merged_counts, *merged_strides = zip(*axes, strict=True)
-    return _walk(merged_counts, run, merged_strides)
+    return _padded(axes, _walk((1, 1, 1, 1), run, [(0, 0, 0, 0)] * len(strides)))
+
+
+def _padded(axes: Sequence[tuple[int, ...]], rows: Walk) -> Walk:
+    """Return `rows` with other axes, a count and a stride per buffer each."""
+    unit = (1, *[0] * len(rows.strides))
+    counts, *strides = zip(*[unit] * (4 - len(axes)), *axes, strict=True)
+    return replace(rows, counts=counts, strides=tuple(strides))
 
 
 def _walk(counts: Sequence[int], run: int, strides: Sequence[Sequence[int]]) -> Walk:

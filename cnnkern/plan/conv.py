@@ -146,7 +146,7 @@ def _blocks(M: int, panels: int, flops: int, groups: int, MR: int) -> dict[str, 
     while rows > 2 * MR and -(-M // rows) * groups < wanted:
         rows = -(-rows // 2 // MR) * MR
     row_blocks = max(-(-M // rows), 1)
-    panel_blocks = min(-(-wanted // max(row_blocks * groups, 1)), panels)
+    panel_blocks = min(-(-wanted // (row_blocks * groups)), panels)
     per_task = -(-panels // panel_blocks)
     return {
         "rows_per_task": rows,

@@ -19,6 +19,7 @@ from .conv import lower_conv
 from .depthwise import lower_depthwise
 from .epilogue import NO_EPILOGUE, Epilogue
 from .transpose import lower_transpose
+from .winograd import lower_winograd
 from .layout import ALIGNMENT
 
 MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
@@ -129,6 +130,21 @@ class Lowering:
             self, owner, x, y, filters, bias, window or Window.pointwise(), groups,
             self.epilogue(activation), *residual,
         )  # fmt: skip
+
+    def winograd(
+        self,
+        owner: object,
+        x: Buffer,
+        y: Buffer,
+        filters: Array,
+        bias: Array | None,
+        window: Window,
+        activation: Activation | None = None,
+        residual: Sequence[Buffer] = (),
+    ) -> None:
+        """Append a 3x3 convolution of stride 1 in 4x4 tiles; x has a halo of whole tiles."""
+        epilogue = self.epilogue(activation)
+        lower_winograd(self, owner, x, y, filters, bias, window, epilogue, *residual)
 
     def depthwise(
         self,

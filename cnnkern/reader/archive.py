@@ -7,7 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import ModelFileError
 from .jsontext import MAX_JSON_BYTES, parse_json
@@ -52,7 +52,7 @@ class Window(io.RawIOBase):
         return n_read
 
 
-def read_archive(file: io.BufferedReader) -> tuple[dict[str, Any], BinaryIO]:
+def read_archive(file: io.BufferedReader) -> tuple[dict[str, Any], io.BufferedIOBase]:
     """Return the configuration and the HDF5 weights file inside a `.keras` archive.
 
     Parameters
@@ -155,7 +155,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
 
 def _open_weights(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: io.BufferedReader
-) -> BinaryIO:
+) -> io.BufferedIOBase:
     if info.compress_type == zipfile.ZIP_DEFLATED:
         return io.BytesIO(_read(archive, info, MAX_WEIGHT_BYTES))
     with archive.open(info) as member:  # reading to the end compares the checksum

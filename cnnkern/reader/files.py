@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ..graph import Array, as_array
 from .archive import MAX_RATIO, MAX_WEIGHT_BYTES, SMALL_BYTES, read_archive
 from .chunks import DEFLATE, FLETCHER32, SHUFFLE, read_chunks
 from .config import ModelSpec
+from .heap import GuardedFile
 from .jsontext import MAX_JSON_BYTES, parse_json
 from .legacy import LegacySource
 from .weights import Group, KerasSource, Source, StoredArray
@@ -89,7 +90,7 @@ def _archive(file: io.BufferedReader) -> Iterator[ModelFile]:
         yield ModelFile(config, lambda spec: KerasSource(root, spec))
 
 
-def _legacy(file: BinaryIO) -> Iterator[ModelFile]:
+def _legacy(file: io.BufferedReader) -> Iterator[ModelFile]:
     with _hdf5(file) as root:
         text = root.text("model_config")
         if text is None:
@@ -102,11 +103,11 @@ def _legacy(file: BinaryIO) -> Iterator[ModelFile]:
 
 
 @contextmanager
-def _hdf5(file: BinaryIO) -> Iterator[Hdf5Group]:
+def _hdf5(file: io.BufferedIOBase) -> Iterator[Hdf5Group]:
     import h5py
 
     with _hdf5_errors("HDF5 file"):
-        root = h5py.File(file, "r")
+        root = h5py.File(GuardedFile(file), "r")
     try:
         yield Hdf5Group(root, _Budget(MAX_WEIGHT_BYTES), "/")
     finally:

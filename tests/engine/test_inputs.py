@@ -120,7 +120,7 @@ def test_a_ragged_list(model: Model) -> None:
         model([[1, 2], [3]])
 
 
-def test_float64_beyond_float32_becomes_infinite(model: Model) -> None:
+def test_float64_beyond_float32_becomes_infinite() -> None:
     graph = graph_of({"x": (None, 2)}, [("y", Activation("relu"), ("x",))])
     assert Model(graph)(np.array([[1e300, -1e300]])).tolist() == [[np.inf, 0]]
 

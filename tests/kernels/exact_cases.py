@@ -15,7 +15,9 @@ from cnnkern.graph import Array, Graph, Op
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
+from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from cnnkern.ops.transpose import ConvTranspose
 from support import graph_of
 
 Pair = tuple[int, int]
@@ -44,8 +46,9 @@ class Case:
 
 
 def random_case(rng: np.random.Generator) -> Case:
-    """Return a convolution (7 of 12), pooling, global pooling or matrix product."""
-    kinds = (conv_case,) * 7 + (pool_case,) * 2 + (global_pool_case,) + (dense_case,) * 2
+    """Return a convolution (9 of 14), matrix product, pooling or global pooling."""
+    convolutions = (conv_case,) * 5 + (depthwise_case,) * 2 + (transpose_case,) * 2
+    kinds = convolutions + (dense_case,) * 2 + (pool_case,) * 2 + (global_pool_case,)
     return kinds[rng.integers(len(kinds))](rng)
 
 
@@ -69,6 +72,46 @@ def conv_case(rng: np.random.Generator) -> Case:
     )  # fmt: skip
     expected = clip(sum(residual, y))
     return _case(op, [x, *residual], expected, rank if rng.random() < 0.3 else 0)
+
+
+def depthwise_case(rng: np.random.Generator) -> Case:
+    """Draw a depthwise convolution; half of them have the strides that are special kernels."""
+    rank = int(rng.choice((1, 2, 2)))
+    C, CM = int(rng.choice(CHANNELS)), int(rng.choice((1, 1, 2, 3)))
+    space = [int(rng.choice(SIDES[rank])) for _ in range(rank)]
+    sizes, strides, dilation, padding = _window(rng, space, dilates=True)
+    if rng.random() < 0.5:
+        sizes, padding = (int(rng.choice((3, 5, 7))),) * rank, "same"
+        strides, dilation = (int(rng.choice((1, 2))),) * rank, (1,) * rank
+    w = rng.integers(-4, 5, (*sizes, C, CM))
+    b = rng.integers(-9, 10, C * CM) if rng.random() < 0.7 else None
+    x = rng.integers(-4, 5, (int(rng.choice(BATCHES)), *space, C))
+    pads = _pads(space, sizes, strides, dilation, padding)
+    grouped = w.reshape(*sizes, 1, C * CM)
+    y = convolve(x, grouped, strides, dilation, pads, C) + (0 if b is None else b)
+    activation, clip = _activation(rng)
+    bias = None if b is None else _float(b)
+    op = DepthwiseConv(_float(w), bias, strides, padding, dilation, activation)
+    return _case(op, [x], clip(y), rank if rng.random() < 0.3 else 0)
+
+
+def transpose_case(rng: np.random.Generator) -> Case:
+    """Draw a transposed convolution: every input is spread over a window of the output."""
+    rank = int(rng.choice((1, 2, 2, 3)))
+    space = [int(rng.choice(SIDES[rank])) for _ in range(rank)]
+    C, OC = int(rng.choice(FEW_CHANNELS)), int(rng.choice(CHANNELS))
+    sizes = tuple(rng.integers(1, 6 - rank, rank).tolist())
+    strides = tuple(rng.integers(1, 4, rank).tolist())
+    dilation = (1,) * rank
+    if max(strides) == 1 and rng.random() < 0.5:
+        dilation = tuple(rng.integers(1, 4, rank).tolist())
+    padding = str(rng.choice(("valid", "same")))
+    w, b = rng.integers(-4, 5, (*sizes, OC, C)), rng.integers(-9, 10, OC)
+    x = rng.integers(-4, 5, (int(rng.choice(BATCHES)), *space, C))
+    y = spread(x, w, strides, dilation, padding) + b
+    activation, clip = _activation(rng)
+    op = ConvTranspose(_float(w), _float(b), strides, padding, dilation, None, activation)
+    return _case(op, [x], clip(y), rank if rng.random() < 0.3 else 0)
 
 
 def dense_case(rng: np.random.Generator) -> Case:
@@ -126,6 +169,31 @@ def convolve(
     for tap, matrices in zip(grouped, filters, strict=True):
         y += tap @ matrices
     return y.reshape(*windows.shape[1:-1], OC)
+
+
+def spread(
+    x: Ints, w: Ints, strides: tuple[int, ...], dilation: tuple[int, ...], padding: str
+) -> Ints:
+    """Return ``y[n, i*S + k*D - P, oc] += x[n, i, c] * w[k, oc, c]``.
+
+    SAME gives ``n * S`` outputs, VALID as many as the windows cover, at least ``n * S``.
+    """
+    *sizes, OC, _ = w.shape
+    axes = list(zip(x.shape[1:-1], sizes, strides, dilation, strict=True))
+    spans = [(k - 1) * d + 1 for _, k, _, d in axes]
+    surplus = [max(span - s, 0) for span, s in zip(spans, strides, strict=True)]
+    full = [n * s + extra for (n, _, s, _), extra in zip(axes, surplus, strict=True)]
+    y = np.zeros((x.shape[0], *full, OC), np.int64)
+    for tap in np.ndindex(*sizes):
+        place = tuple(
+            slice(t * d, t * d + (n - 1) * s + 1, s)
+            for t, (n, _, s, d) in zip(tap, axes, strict=True)
+        )
+        y[(slice(None), *place)] += x @ w[tap].T
+    if padding == "valid":
+        return y
+    cut = [(extra // 2, n * s) for (n, _, s, _), extra in zip(axes, surplus, strict=True)]
+    return y[(slice(None), *(slice(before, before + length) for before, length in cut))]
 
 
 def _windows(

@@ -11,6 +11,8 @@ from cnnkern.graph import Array
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
+from cnnkern.ops.depthwise import DepthwiseConv
+from cnnkern.ops.transpose import ConvTranspose
 from support import graph_of, run_kernels
 
 each_isa = pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
@@ -24,6 +26,9 @@ OPS = {
     "one panel": (Conv(normal(1, 1, 3, 5), normal(5)), (5, 7, 3)),
     "several panels": (Conv(normal(3, 3, 8, 67), normal(67)), (9, 9, 8)),
     "groups": (Conv(normal(3, 3, 4, 36), None, groups=3), (9, 9, 12)),
+    "depthwise": (DepthwiseConv(normal(3, 3, 35, 1), normal(35), padding="same"), (9, 9, 35)),
+    "multiplied": (DepthwiseConv(normal(3, 3, 5, 3), normal(15), (2, 2)), (9, 9, 5)),
+    "transpose": (ConvTranspose(normal(3, 3, 5, 4), normal(5), (2, 2), "same"), (4, 5, 4)),
     "dense": (Dense(normal(300, 547), normal(547)), (300,)),
     "volume": (Conv(normal(1, 1, 1, 2, 5), None, (1,) * 3, "valid", (1,) * 3), (4, 3, 3, 2)),
 }

@@ -49,7 +49,7 @@ def test_equal_to_integers(chunk: int, always_parallel: None) -> None:
             (y,) = run_kernels(case.graph, *case.inputs, isa=isa, n_threads=n_threads)
             op = case.graph["y"].op
             np.testing.assert_array_equal(
-                y, case.expected, f"{isa.name}, {n_threads} threads, case {index}: {op}"
+                y, case.expected, f"{isa.name}, {n_threads} threads, case {index}: {describe(op)}"
             )
 
 

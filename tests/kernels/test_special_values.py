@@ -15,34 +15,47 @@ from support import graph_of, run_kernels
 NAN, INF = float("nan"), float("inf")
 LOWEST = float(np.finfo(np.float32).min)
 INPUTS = (NAN, INF, -INF, -0.0)
+THRESHOLD_1 = (0.0, INF, 1.0)  # slope, max_value, threshold
 # Measured on TensorFlow 2.21: the results for INPUTS.
-TABLE = {
-    "relu": (NAN, INF, 0.0, 0.0),
-    "relu6": (NAN, 6.0, 0.0, 0.0),
-    "sigmoid": (NAN, 1.0, 0.0, 0.5),
-    "tanh": (NAN, 1.0, -1.0, -0.0),
-}
+TABLE = [
+    (Activation("relu"), (NAN, INF, 0.0, 0.0)),
+    (Activation("relu6"), (NAN, 6.0, 0.0, 0.0)),
+    (Activation("bounded_relu", THRESHOLD_1), (0.0, INF, 0.0, 0.0)),
+    (Activation("leaky_relu", (0.3,)), (NAN, INF, -INF, -0.0)),
+    (Activation("sigmoid"), (NAN, 1.0, 0.0, 0.5)),
+    (Activation("tanh"), (NAN, 1.0, -1.0, -0.0)),
+    (Activation("silu"), (NAN, INF, NAN, -0.0)),
+    (Activation("hard_silu"), (NAN, INF, NAN, -0.0)),
+    (Activation("gelu"), (NAN, INF, NAN, -0.0)),
+    (Activation("mish"), (NAN, INF, NAN, -0.0)),
+    (Activation("softplus"), (NAN, INF, 0.0, float(np.float32(np.log(2))))),
+    (Activation("softsign"), (NAN, NAN, NAN, -0.0)),
+]
 
 each_isa = pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
 
 
 @each_isa
-@pytest.mark.parametrize("name", TABLE)
-def test_activations(isa: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    ("activation", "expected"), TABLE, ids=[activation.function for activation, _ in TABLE]
+)
+def test_activations(isa: Any, activation: Activation, expected: tuple[float, ...]) -> None:
     for n in range(1, 68):
         x = np.resize(np.array(INPUTS, np.float32), (1, n))
-        y = apply(Activation(name), x, isa)
-        assert_same_bits(y, np.resize(np.array(TABLE[name], np.float32), (1, n)))
+        y = apply(activation, x, isa)
+        assert_same_bits(y, np.resize(np.array(expected, np.float32), (1, n)))
 
 
 @each_isa
-@pytest.mark.parametrize("name", ["relu", "relu6"])
-def test_clips_in_the_epilogue_of_a_convolution(isa: Any, name: str) -> None:
-    identity = Conv(np.ones((1, 1, 1, 1), np.float32), None, activation=Activation(name))
+@pytest.mark.parametrize(("activation", "expected"), TABLE[:2], ids=["relu", "relu6"])
+def test_clips_in_the_epilogue_of_a_convolution(
+    isa: Any, activation: Activation, expected: tuple[float, ...]
+) -> None:
+    identity = Conv(np.ones((1, 1, 1, 1), np.float32), None, activation=activation)
     for n in range(1, 68):
         x = np.resize(np.array(INPUTS, np.float32), (1, n, 1, 1))
-        expected = np.resize(np.array(TABLE[name], np.float32), x.shape)
-        np.testing.assert_array_equal(apply(identity, x, isa), expected)
+        y = apply(identity, x, isa)
+        np.testing.assert_array_equal(y, np.resize(np.array(expected, np.float32), x.shape))
 
 
 @each_isa

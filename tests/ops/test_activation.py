@@ -89,7 +89,8 @@ def test_special_values_of_relu_layers_equal_keras(keras, options: dict[str, flo
 
 def test_special_values_by_hand() -> None:
     x = as_array([np.nan, np.inf, -np.inf])
-    assert Activation("bounded_relu", (0.0, np.inf, 1.0)).reference(x).tolist() == [0, np.inf, 0]
+    threshold = Activation("bounded_relu", (0.0, np.inf, 1.0))
+    assert threshold.reference(x).tolist() == [0, np.inf, 0]
     assert np.isnan(Activation("silu").reference(x)[2])
     assert not np.signbit(Activation("relu").reference(as_array([-0.0])))[0]
 
@@ -135,14 +136,26 @@ def test_serialised_function() -> None:
     assert Activation.from_keras(config, ListWeights([]), [(None, 4)]) == Activation("relu")
 
 
+def test_functions_of_other_modules_are_refused() -> None:
+    value = {"module": "mine", "class_name": "function", "config": "relu"}
+    config = LayerConfig("act", "Activation", {"activation": value})
+    with pytest.raises(UnsupportedLayerError, match="Activation 'act': activation="):
+        Activation.from_keras(config, ListWeights([]), [(None, 4)])
+
+
 @pytest.mark.parametrize(
     ("class_name", "options", "error", "message"),
     [
         ("Activation", {"activation": "bounded_relu"}, UnsupportedLayerError, "bounded_relu"),
-        ("Activation", {"activation": "os.system"}, UnsupportedLayerError, "'os.system' is not"),
+        (
+            "Activation",
+            {"activation": "os.system"},
+            UnsupportedLayerError,
+            "'os.system' is not",
+        ),
         ("Activation", {"activation": ["relu"]}, UnsupportedLayerError, "activation="),
         ("Activation", {"activation": {"class_name": "X"}}, UnsupportedLayerError, "'X'"),
-        ("ReLU", {"max_value": -1}, ModelFileError, "max_value=-1 must be a finite number of"),
+        ("ReLU", {"max_value": -1}, ModelFileError, "max_value=-1.0 must be a number of"),
         ("ReLU", {"threshold": "1"}, ModelFileError, "threshold='1' must be a finite number"),
         ("LeakyReLU", {"negative_slope": None}, ModelFileError, "negative_slope=None"),
         ("ELU", {"alpha": float("nan")}, ModelFileError, "alpha=nan"),

@@ -27,13 +27,19 @@ def test_axes_are_counted_from_the_end() -> None:
     assert from_end(config(), "axis", 3, 4) == -1
     assert from_end(config(), "axis", -2, 4) == -2
     assert take_axes(config(axis=[3, 1]), 4) == (-3, -1)
-    assert take_axes(config(axis=[]), 4) == ()
+    assert take_axes(config(axis=None), 4, least=0) == ()
 
 
 @pytest.mark.parametrize("axis", [4, -5, 1.0, True, "1", None])
 def test_what_is_no_axis_is_malformed(axis: object) -> None:
     with pytest.raises(ModelFileError, match=r"Norm 'norm1': axis=.* of 4 axes"):
         from_end(config(), "axis", axis, 4)
+
+
+@pytest.mark.parametrize("axis", [None, [], [1, -3], [[1]], {}])
+def test_what_is_no_list_of_axes_is_malformed(axis: object) -> None:
+    with pytest.raises(ModelFileError, match="Norm 'norm1': axis="):
+        take_axes(config(axis=axis), 4)
 
 
 @pytest.mark.parametrize("axis", [0, -4])

@@ -41,6 +41,9 @@ def test_training_options_are_dropped() -> None:
         (lambda c: c.ints("b", 2), r"b=\[1, 2, 3\] must be"),
         (lambda c: c.ints("c", 2), "c=True must be"),
         (lambda c: c.ints("d", 1), "d=0 must be"),
+        (lambda c: c.integer("b"), r"b=\[1, 2, 3\] must be an int of at least 1"),
+        (lambda c: c.integer("d"), "d=0 must be an int of at least 1"),
+        (lambda c: c.number("f"), "f=1000.* must be a finite number"),
         (lambda c: c.number("a"), "a='text' must be a finite number"),
         (lambda c: c.number("e"), "e=inf must be a finite number"),
         (lambda c: c.number("c"), "c=True must be a finite number"),
@@ -48,7 +51,7 @@ def test_training_options_are_dropped() -> None:
     ],
 )
 def test_malformed_options_name_the_layer(read, message: str) -> None:
-    c = config(a="text", b=[1, 2, 3], c=True, d=0, e=float("inf"))
+    c = config(a="text", b=[1, 2, 3], c=True, d=0, e=float("inf"), f=10**400)
     with pytest.raises(ModelFileError, match=f"Conv2D 'conv1': {message}"):
         read(c)
 

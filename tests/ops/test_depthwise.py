@@ -71,6 +71,14 @@ def test_separable_is_a_chain(keras) -> None:
     assert activation == Activation("relu")
 
 
+def test_options_that_keras_2_writes() -> None:
+    legacy = {"groups": 1, "kernel_initializer": {"class_name": "Zeros"}, "use_bias": False}
+    config = LayerConfig("dw", "DepthwiseConv2D", {"kernel_size": [3, 3], **legacy})
+    weights = ListWeights([np.ones((3, 3, 3, 1), np.float32)])
+    (op,) = DepthwiseConv.from_keras(config, weights, [IMAGE])
+    assert op.infer_shape(IMAGE) == (2, 6, 7, 3)
+
+
 def test_flops() -> None:
     op = DepthwiseConv(np.zeros((3, 3, 4, 2), np.float32), padding="same")
     assert op.flops((2, 5, 5, 4)) == 2 * 9 * 2 * 5 * 5 * 4 * 2

@@ -60,11 +60,12 @@ def test_zero_stays_zero() -> None:
     [
         (LayerNorm, "LayerNormalization", {"rms_scaling": True}, UnsupportedLayerError,
          "rms_scaling=True"),
-        (LayerNorm, "LayerNormalization", {"axis": [1, 1]}, ModelFileError, "different axes"),
+        (LayerNorm, "LayerNormalization", {"axis": [1, 1]}, ModelFileError, "all different"),
         (GroupNorm, "GroupNormalization", {"groups": 3}, ModelFileError, "groups=3 must be -1"),
         (GroupNorm, "GroupNormalization", {"groups": 0}, ModelFileError, "groups=0 must be -1"),
         (UnitNorm, "UnitNormalization", {"axis": 4}, ModelFileError, "axis=4"),
         (RMSNorm, "RMSNormalization", {"axis": 0}, UnsupportedLayerError, "axis=0"),
+        (RMSNorm, "RMSNormalization", {"axis": 2}, UnsupportedLayerError, "the last axes"),
     ],
 )  # fmt: skip
 def test_refused_options_name_the_layer(
@@ -73,7 +74,7 @@ def test_refused_options_name_the_layer(
 ) -> None:  # fmt: skip
     config = LayerConfig("norm1", class_name, options)
     with pytest.raises(error, match=f"{class_name} 'norm1': .*{message}"):
-        op.from_keras(config, ListWeights([np.ones(4, np.float32)] * 2), [(None, 5, 5, 4)])
+        op.from_keras(config, ListWeights([np.ones(4, np.float32)] * 2), [(None, 5, 4, 4)])
 
 
 def test_unknown_axis_with_weights_is_refused() -> None:

@@ -41,10 +41,7 @@ CASES = [
         layer_case(name, IMAGE, IMAGE, IMAGE)
         for name in ("Add", "Multiply", "Maximum", "Minimum", "Average")
     ),
-    *(
-        op_case(f"numpy>{name}", IMAGE, (2, 1, 1, 3))
-        for name in (*ARITHMETIC, "Divide")
-    ),
+    *(op_case(f"numpy>{name}", IMAGE, (2, 1, 1, 3)) for name in (*ARITHMETIC, "Divide")),
     *(
         op_case(f"numpy>{name}", IMAGE, args=args)
         for name in ARITHMETIC
@@ -111,6 +108,7 @@ def test_concatenate_shapes() -> None:
     [
         ({}, (TENSOR, "1"), UnsupportedLayerError, "at most one number"),
         ({}, (1.0, 2.0), UnsupportedLayerError, "at most one number"),
+        ({}, (TENSOR, 10**400), UnsupportedLayerError, "at most one number"),
         ({}, (TENSOR, True), UnsupportedLayerError, "at most one number"),
         ({}, (TENSOR,), ModelFileError, "must be two operands"),
         ({"axis": 3}, (), UnsupportedLayerError, "axis=3 is not supported"),

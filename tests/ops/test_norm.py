@@ -86,11 +86,12 @@ def test_scale_and_shift_of_normalization(invert: bool) -> None:
         (Affine, "Rescaling", {"scale": float("inf")}, ModelFileError, "scale=inf"),
         (Affine, "Rescaling", {"scale": {"class_name": "Lambda"}}, ModelFileError, "scale"),
         (Affine, "Rescaling", {"scale": [1, 2]}, ShapeError, r"\(2,\) does not broadcast"),
-        (Normalization, "Normalization", {"mean": [1], "variance": [[1]]}, ModelFileError, "mean"),
+        (Normalization, "Normalization", {"mean": [1, 2], "variance": 1}, ModelFileError,
+         r"mean=\[1.0, 2.0\] must be numbers that broadcast to \(3,\)"),
         (Normalization, "Normalization", {"mean": 1.0}, ModelFileError, "variance=None"),
         (Normalization, "Normalization", {"axis": "a"}, ModelFileError, "axis='a'"),
     ],
-)
+)  # fmt: skip
 def test_refused_options_name_the_layer(
     op: type[Op], class_name: str, options: dict[str, object], error: type[Exception],
     message: str,

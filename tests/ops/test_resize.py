@@ -62,7 +62,7 @@ def test_weights_sum_to_one_and_stay_inside(method: str, n_in: int, n_out: int) 
     ("op", "class_name", "options", "error", "message"),
     [
         (UpSampling, "UpSampling2D", {"size": 0}, ModelFileError, "size=0"),
-        (UpSampling, "UpSampling2D", {"interpolation": "cubic"}, UnsupportedLayerError, "cubic"),
+        (UpSampling, "UpSampling2D", {"interpolation": "x"}, UnsupportedLayerError, "bicubic"),
         (Resizing, "Resizing", {"height": 2}, ModelFileError, "option 'width' is missing"),
         (Resizing, "Resizing", {"crop_to_aspect_ratio": True}, UnsupportedLayerError,
          "crop_to_aspect_ratio=True"),

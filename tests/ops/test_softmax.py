@@ -51,7 +51,7 @@ def test_large_elements_do_not_overflow() -> None:
     [
         (2, ModelFileError, "axis=2 must be an axis of a tensor of 2 axes"),
         (0, UnsupportedLayerError, "axis=0 is not supported; accepted: axes behind the batch"),
-        ([1, -1], ModelFileError, "different axes"),
+        ([1, -1], ModelFileError, "all different"),
         ("1", ModelFileError, "axis='1'"),
     ],
 )

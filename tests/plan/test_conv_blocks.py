@@ -19,8 +19,8 @@ def test_blocks_by_hand() -> None:
     assert (few_rows["panels_per_task"], few_rows["panel_blocks"]) == (3, 7)
 
 
-def test_no_rows_are_no_tasks() -> None:
-    assert _blocks(0, 3, 0, 1, 14)["row_blocks"] == 0
+def test_no_rows_are_one_empty_block() -> None:
+    assert _blocks(0, 3, 0, 1, 14)["rows_per_task"] == 14
 
 
 @given(

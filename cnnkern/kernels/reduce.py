@@ -1,0 +1,127 @@
+"""Kernels that reduce a row to a few numbers and then rewrite it: softmax, layer norm.
+
+Sums run in float32 within blocks, whose sums are added in float64. So a sum of 100,000
+terms is as exact as one of some dozens, and the order of all additions is fixed.
+"""
+
+import numpy as np
+
+from ..codegen.isa import Isa
+from ..codegen.jit import inline, inline_sum
+from ..codegen.vector import floats, maximum
+from .elementwise import row_offset
+from .functions import ZERO, F, exp
+
+BLOCK = 1024  # floats; with a partial sum per lane each adds some dozens
+
+
+def _rows(body):
+    """Return the factory of a kernel that calls ``body(p, x, y)`` for each row."""
+
+    def factory(isa: Isa):
+        def kernel(p, scratch, begin, end):
+            row = begin
+            while row < end:
+                x = p.x + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w)
+                y = p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
+                count = min(end - row, p.W - row % p.W)
+                for _ in range(count):
+                    body(p, floats(x), floats(y))
+                    x, y = x + p.x_w, y + p.y_w
+                row += count
+
+        return kernel
+
+    return factory
+
+
+def _sum(term):
+    """Return ``total(x, n, a)``, the float64 sum of ``term(x[i], a)``."""
+
+    @inline_sum
+    def block(x, first, last, a):
+        total = ZERO
+        for i in range(first, last):
+            total += term(x[i], a)
+        return total
+
+    @inline
+    def total(x, n, a):
+        result = 0.0
+        first = 0
+        while first < n:
+            result += block(x, first, min(first + BLOCK, n), a)
+            first += BLOCK
+        return result
+
+    return total
+
+
+# The terms are functions of their own so that only the additions may change places.
+sum_of = _sum(inline(lambda x, a: x))
+sum_less = _sum(inline(lambda x, a: x - a))
+sum_of_squares = _sum(inline(lambda x, a: x * x))
+sum_of_squares_less = _sum(inline(lambda x, a: (x - a) * (x - a)))
+sum_of_exponentials = _sum(inline(lambda x, a: exp(x - a)))
+
+
+@inline
+def largest(x, n):
+    """Return the largest of a row's floats, NaN if there is one."""
+    result = x[0]
+    for i in range(1, n):
+        result = maximum(result, x[i])
+    return result
+
+
+@inline
+def softmax(p, x, y):
+    highest = largest(x, p.run)
+    for i in range(p.run):
+        y[i] = exp(x[i] - highest)
+    inverse = F(1.0 / sum_of(y, p.run, ZERO))
+    for i in range(p.run):
+        y[i] *= inverse
+
+
+@inline
+def log_softmax(p, x, y):
+    highest = largest(x, p.run)
+    logarithm = F(np.log(F(sum_of_exponentials(x, p.run, highest))))
+    for i in range(p.run):
+        y[i] = (x[i] - highest) - logarithm
+
+
+@inline
+def layer_norm(p, x, y):
+    """The mean in two parts: its rounding error is the mean of what it leaves."""
+    gamma, beta = floats(p.gamma), floats(p.beta)
+    mean = F(sum_of(x, p.run, ZERO) / p.run)
+    rest = sum_less(x, p.run, mean) / p.run
+    variance = sum_of_squares_less(x, p.run, mean) / p.run - rest * rest
+    scale, low = F(1.0 / np.sqrt(variance + p.epsilon)), F(rest)
+    for i in range(p.run):
+        y[i] = ((x[i] - mean) - low) * scale * gamma[i] + beta[i]
+
+
+@inline
+def rms_norm(p, x, y):
+    gamma = floats(p.gamma)
+    scale = F(1.0 / np.sqrt(sum_of_squares(x, p.run, ZERO) / p.run + p.epsilon))
+    for i in range(p.run):
+        y[i] = x[i] * scale * gamma[i]
+
+
+@inline
+def unit_norm(p, x, y):
+    """Scale by 1 / length, at most by `limit`."""
+    scale = F(min(1.0 / np.sqrt(sum_of_squares(x, p.run, ZERO)), p.limit))
+    for i in range(p.run):
+        y[i] = x[i] * scale
+
+
+f32_softmax = _rows(softmax)
+f32_log_softmax = _rows(log_softmax)
+f32_layer_norm = _rows(layer_norm)
+f32_rms_norm = _rows(rms_norm)
+f32_unit_norm = _rows(unit_norm)

@@ -1,0 +1,53 @@
+"""Copies, permutations, repetitions: one kernel that walks two sets of strides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from .buffer import FLOAT_NBYTES, Address, joined
+
+if TYPE_CHECKING:
+    from .lowering import Lowering
+
+TILE_FLOATS = 4096  # 16 KiB, half of a 32 KiB L1d
+SQUARE = 16  # floats of a cache line: a transposed block uses whole lines on both sides
+
+
+class Axis(NamedTuple):
+    """Positions along an axis and the bytes between two of them; a step of 0 repeats."""
+
+    count: int
+    x: int
+    y: int
+
+
+def lower_move(lowering: Lowering, x: Address, y: Address, axes: Iterable[Axis]) -> None:
+    """Append a copy along `axes`, which are in the order of y's memory, outermost first."""
+    unit = Axis(1, FLOAT_NBYTES, FLOAT_NBYTES)
+    *outer, j, i = (unit, unit, *(Axis(*axis) for axis in joined(axes)))
+    if any(axis.count == 0 for axis in (*outer, j, i)):
+        return
+    is_row = i.x == i.y == FLOAT_NBYTES
+    if not is_row:
+        outer, j, i = _transposed(outer, j, i)
+    i_block = TILE_FLOATS if is_row else SQUARE
+    j_block = max(TILE_FLOATS // i.count, 1) if is_row else SQUARE
+    i_blocks, j_blocks = -(-i.count // i_block), -(-j.count // j_block)
+    n_tiles = i_blocks * j_blocks
+    for axis in outer:
+        n_tiles *= axis.count
+    lowering.call(
+        "f32_move", n_tiles,
+        x=x, y=y, I=i.count, x_i=i.x, y_i=i.y, J=j.count, x_j=j.x, y_j=j.y,
+        i_block=i_block, i_blocks=i_blocks, j_block=j_block, j_blocks=j_blocks,
+        axes=lowering.table(sum(reversed(outer), ())), n_axes=len(outer),
+    )  # fmt: skip
+
+
+def _transposed(outer: list[Axis], j: Axis, i: Axis) -> tuple[list[Axis], Axis, Axis]:
+    """Pair the axis that is contiguous in y with the one that is contiguous in x."""
+    axes = [*outer, j]
+    partner = min(axes, key=lambda axis: (axis.count == 1, axis.x or axis.y))
+    axes.remove(partner)
+    return axes, *sorted((partner, i), key=lambda axis: min(axis.count, SQUARE))

@@ -1,0 +1,207 @@
+"""Passes: each keeps what a graph computes, and each does what it is for."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnkern.graph import Array, Graph, Op
+from cnnkern.ops.activation import Activation
+from cnnkern.ops.conv import Conv
+from cnnkern.ops.dense import Dense
+from cnnkern.ops.depthwise import DepthwiseConv
+from cnnkern.ops.layout import Identity, ZeroPadding
+from cnnkern.ops.merge import Add, Multiply
+from cnnkern.ops.norm import BatchNorm
+from cnnkern.passes import (
+    PASSES,
+    drop_identities,
+    fold_batch_norm,
+    fold_padding,
+    fuse_activation,
+    fuse_residual,
+    optimise,
+)
+from random_graphs import random_graph, random_input
+from support import evaluate, graph_of
+
+Pass = Callable[[Graph], Graph]
+Steps = list[tuple[str, Op, tuple[str, ...]]]
+RELU = Activation("relu")
+
+
+def normal(*shape: int) -> Array:
+    return np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
+
+
+def batch_norm(C: int = 4, variance: float = 2.0) -> BatchNorm:
+    return BatchNorm(normal(C), normal(C), normal(C), np.full(C, variance, np.float32))
+
+
+def conv(**options: object) -> Conv:
+    return Conv(normal(3, 3, 4, 4), normal(4), **options)  # type: ignore[arg-type]
+
+
+def graph(steps: Steps, *outputs: str) -> Graph:
+    return graph_of({"x": (None, 6, 6, 4)}, steps, *outputs)
+
+
+def names(graph: Graph) -> list[str]:
+    return [node.name for node in graph.nodes]
+
+
+def assert_same_meaning(before: Graph, after: Graph, seed: int = 0) -> None:
+    """Compare all outputs by their references, within 1e-5 of the largest value."""
+    assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
+    assert after.shapes()[after.outputs[0]] == before.shapes()[before.outputs[0]]
+    x = random_input(seed)
+    for y, expected in zip(evaluate(after, x), evaluate(before, x), strict=True):
+        assert np.abs(y - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1)
+
+
+@pytest.mark.parametrize("rewrite", [*PASSES, optimise], ids=lambda rewrite: rewrite.__name__)
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_random_graphs_keep_their_meaning(rewrite: Pass, seed: int) -> None:
+    before = random_graph(seed)
+    assert_same_meaning(before, rewrite(before).verify(), seed)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_optimising_twice_changes_nothing_more(seed: int) -> None:
+    once = optimise(random_graph(seed))
+    assert names(optimise(once)) == names(once)
+    assert_same_meaning(once, optimise(once), seed)
+
+
+def test_passes_are_pure() -> None:
+    before = random_graph(3)
+    nodes = before.nodes
+    optimise(before)
+    assert before.nodes is nodes
+
+
+def test_identities_are_dropped() -> None:
+    before = graph([("a", Identity(), ("x",)), ("b", Identity(), ("a",)), ("y", RELU, ("b",))])
+    after = drop_identities(before)
+    assert names(after) == ["x", "y"]
+    assert after["y"].inputs == ("x",)
+    assert_same_meaning(before, after)
+
+
+def test_an_identity_that_is_an_output_stays() -> None:
+    before = graph([("a", RELU, ("x",)), ("y", Identity(), ("a",))])
+    assert names(drop_identities(before)) == ["x", "a", "y"]
+
+
+def test_padding_is_folded_into_convolutions() -> None:
+    pad = ZeroPadding(((1, 0), (2, 1)))
+    for second in (conv(), DepthwiseConv(normal(3, 3, 4, 1), None)):
+        before = graph([("p", pad, ("x",)), ("y", second, ("p",))])
+        after = fold_padding(before)
+        assert names(after) == ["x", "y"]
+        assert after["y"].op.padding == ((1, 0), (2, 1))  # type: ignore[attr-defined]
+        assert_same_meaning(before, after)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("p", ZeroPadding(((1, 1), (1, 1))), ("x",)), ("y", conv(padding="same"), ("p",))],
+        [("p", ZeroPadding(((1, 1), (1, 1))), ("x",)), ("a", conv(), ("p",)), ("y", RELU, ("p",))],
+        [("p", ZeroPadding(((1, 1), (1, 1))), ("x",)), ("y", RELU, ("p",))],
+    ],
+    ids=["padded itself", "two readers", "no convolution"],
+)
+def test_padding_that_stays(steps: Steps) -> None:
+    before = graph(steps)
+    assert names(fold_padding(before)) == names(before)
+
+
+def test_batch_norm_is_folded() -> None:
+    firsts = (conv(), Conv(normal(3, 3, 4, 4)), Dense(normal(4, 4), normal(4)))
+    for first in (*firsts, DepthwiseConv(normal(3, 3, 4, 1), None)):
+        before = graph([("c", first, ("x",)), ("b", batch_norm(), ("c",)), ("y", batch_norm(), ("b",))])
+        after = fold_batch_norm(before)
+        assert names(after) == ["x", "y"]
+        assert type(after["y"].op) is type(first)
+        assert_same_meaning(before, after)
+
+
+@pytest.mark.parametrize(
+    ("steps", "outputs"),
+    [
+        ([("c", conv(), ("x",)), ("y", batch_norm(variance=-1.0), ("c",))], ()),
+        ([("c", conv(), ("x",)), ("y", replace(batch_norm(6), axis=-2), ("c",))], ()),
+        ([("c", conv(activation=RELU), ("x",)), ("y", batch_norm(), ("c",))], ()),
+        ([("c", conv(adds_residual=True, padding="same"), ("x", "x")), ("y", batch_norm(), ("c",))], ()),
+        ([("c", conv(), ("x",)), ("y", batch_norm(), ("c",))], ("c", "y")),
+        ([("c", conv(padding="same"), ("x",)), ("b", batch_norm(), ("c",)), ("y", Add(), ("b", "c"))], ()),
+        ([("r", RELU, ("x",)), ("y", batch_norm(), ("r",))], ()),
+    ],
+    ids=["not finite", "other axis", "activated", "residual", "output", "shared", "no convolution"],
+)  # fmt: skip
+def test_batch_norm_that_stays(steps: Steps, outputs: tuple[str, ...]) -> None:
+    before = graph(steps, *outputs)
+    assert names(fold_batch_norm(before)) == names(before)
+
+
+def test_activations_are_fused() -> None:
+    for first in (conv(), Dense(normal(4, 4)), DepthwiseConv(normal(3, 3, 4, 1), None)):
+        before = graph([("c", first, ("x",)), ("r", RELU, ("c",)), ("y", Activation("tanh"), ("r",))])
+        after = fuse_activation(before)
+        assert names(after) == ["x", "r", "y"]
+        assert after["r"].op.activation == RELU  # type: ignore[attr-defined]
+        assert_same_meaning(before, after)
+
+
+def test_an_activation_of_an_output_stays() -> None:
+    before = graph([("c", conv(), ("x",)), ("y", RELU, ("c",))], "c", "y")
+    assert names(fuse_activation(before)) == names(before)
+
+
+@pytest.mark.parametrize("order", [("s", "c"), ("c", "s")])
+def test_the_later_convolution_adds_the_shortcut(order: tuple[str, str]) -> None:
+    steps: Steps = [
+        ("s", conv(padding="same"), ("x",)),
+        ("c", conv(padding="same"), ("s",)),
+        ("y", Add(), order),
+    ]
+    after = fuse_residual(graph(steps))
+    assert names(after) == ["x", "s", "y"]
+    assert after["y"].inputs == ("s", "s")
+    assert after["y"].op.adds_residual  # type: ignore[attr-defined]
+    assert_same_meaning(graph(steps), after)
+
+
+def test_a_residual_is_added_before_the_activation() -> None:
+    steps: Steps = [
+        ("c", conv(padding="same"), ("x",)),
+        ("a", Add(), ("c", "x")),
+        ("y", RELU, ("a",)),
+    ]
+    after = optimise(graph(steps))
+    assert names(after) == ["x", "y"]
+    assert_same_meaning(graph(steps), after)
+
+
+@pytest.mark.parametrize(
+    ("steps", "outputs"),
+    [
+        ([("c", conv(padding="same"), ("x",)), ("y", Add(), ("c", "c"))], ()),
+        ([("c", conv(padding="same"), ("x",)), ("y", Add(), ("c", "x", "x"))], ()),
+        ([("c", conv(padding="same"), ("x",)), ("y", Add(), ("c", "x"))], ("c", "y")),
+        ([("c", conv(padding="same", activation=RELU), ("x",)), ("y", Add(), ("c", "x"))], ()),
+        ([("c", conv(padding="same"), ("x",)), ("y", Multiply(), ("c", "x"))], ()),
+        ([("c", Conv(normal(3, 3, 4, 1), padding="same"), ("x",)), ("y", Add(), ("c", "x"))], ()),
+        ([("c", Dense(normal(4, 4)), ("x",)), ("y", Add(scalar=2.0), ("c",))], ()),
+    ],
+    ids=["twice", "three", "output", "activated", "multiply", "broadcast", "scalar"],
+)
+def test_adds_that_stay(steps: Steps, outputs: tuple[str, ...]) -> None:
+    before = graph(steps, *outputs)
+    assert names(fuse_residual(before)) == names(before)
