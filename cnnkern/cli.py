@@ -152,6 +152,9 @@ def predict(
     divide: Annotated[
         float, typer.Option(min=1.0, help="Divide pixels 0..255 by this, as in training.")
     ] = 1.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Sum every convolution directly, without Winograd.")
+    ] = False,
 ) -> None:
     """Predict arrays or images and print the result, or write it to a file.
 
@@ -160,7 +163,7 @@ def predict(
     from .api import load
     from .inputs import write_results
 
-    model = load(file)
+    model = load(file, precision="strict" if strict else "fast")
     results = model.predict(_read(inputs, model, resize, divide), batch_size=batch_size)
     results = results if isinstance(results, list) else [results]
     if output is not None:

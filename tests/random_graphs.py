@@ -55,7 +55,9 @@ def random_op(rng: np.random.Generator, is_padded: bool) -> Op:
         lambda: Conv(normal(3, 3, C // 2, C), bias, padding="same", groups=2),
         lambda: DepthwiseConv(normal(3, 3, C, 1), bias, padding="same"),
         lambda: Dense(normal(C, C), bias),
-        lambda: BatchNorm(*(normal(1, C).ravel() for _ in range(3)), rng.random(C, np.float32) + 1),
+        lambda: BatchNorm(
+            *(normal(1, C).ravel() for _ in range(3)), rng.random(C, np.float32) + 1
+        ),
         lambda: Activation(str(rng.choice(["relu", "relu6", "tanh", "sigmoid"]))),
         Identity,
         lambda: ZeroPadding(((1, 1), (2, 0))),

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import run_python
 from typer.testing import CliRunner, Result
 
 import cnnkern
 from cnnkern.cli import app
 from cnnkern.demo.digits import MODEL_FILE, held_out
+from support import run_python
 
 
 def run(*arguments: object) -> Result:
@@ -97,7 +97,7 @@ def test_predict_prints_or_writes_the_result(digits_npy: Path, tmp_path: Path) -
     expected = held_out().predictions[:5]
     assert run("predict", MODEL_FILE, digits_npy).stdout.startswith("float32[5, 10]\n[[")
     output = tmp_path / "y"  # written under exactly this name
-    result = run("predict", MODEL_FILE, digits_npy, "-o", output, "--batch-size", 2)
+    result = run("predict", MODEL_FILE, digits_npy, "-o", output, "--batch-size", 2, "--strict")
     assert (result.exit_code, result.stdout) == (0, "")
     np.testing.assert_allclose(np.load(output), expected, atol=1e-5)
 

@@ -112,7 +112,11 @@ def test_padding_is_folded_into_convolutions() -> None:
     "steps",
     [
         [("p", ZeroPadding(((1, 1), (1, 1))), ("x",)), ("y", conv(padding="same"), ("p",))],
-        [("p", ZeroPadding(((1, 1), (1, 1))), ("x",)), ("a", conv(), ("p",)), ("y", RELU, ("p",))],
+        [
+            ("p", ZeroPadding(((1, 1), (1, 1))), ("x",)),
+            ("a", conv(), ("p",)),
+            ("y", RELU, ("p",)),
+        ],
         [("p", ZeroPadding(((1, 1), (1, 1))), ("x",)), ("y", RELU, ("p",))],
     ],
     ids=["padded itself", "two readers", "no convolution"],
@@ -125,7 +129,9 @@ def test_padding_that_stays(steps: Steps) -> None:
 def test_batch_norm_is_folded() -> None:
     firsts = (conv(), Conv(normal(3, 3, 4, 4)), Dense(normal(4, 4), normal(4)))
     for first in (*firsts, DepthwiseConv(normal(3, 3, 4, 1), None)):
-        before = graph([("c", first, ("x",)), ("b", batch_norm(), ("c",)), ("y", batch_norm(), ("b",))])
+        before = graph(
+            [("c", first, ("x",)), ("b", batch_norm(), ("c",)), ("y", batch_norm(), ("b",))]
+        )
         after = fold_batch_norm(before)
         assert names(after) == ["x", "y"]
         assert type(after["y"].op) is type(first)
@@ -138,13 +144,26 @@ def test_batch_norm_is_folded() -> None:
         ([("c", conv(), ("x",)), ("y", batch_norm(variance=-1.0), ("c",))], ()),
         ([("c", conv(), ("x",)), ("y", replace(batch_norm(6), axis=-2), ("c",))], ()),
         ([("c", conv(activation=RELU), ("x",)), ("y", batch_norm(), ("c",))], ()),
-        ([("c", conv(adds_residual=True, padding="same"), ("x", "x")), ("y", batch_norm(), ("c",))], ()),
+        (
+            [
+                ("c", conv(adds_residual=True, padding="same"), ("x", "x")),
+                ("y", batch_norm(), ("c",)),
+            ],
+            (),
+        ),
         ([("c", conv(), ("x",)), ("y", batch_norm(), ("c",))], ("c", "y")),
-        ([("c", conv(padding="same"), ("x",)), ("b", batch_norm(), ("c",)), ("y", Add(), ("b", "c"))], ()),
+        (
+            [
+                ("c", conv(padding="same"), ("x",)),
+                ("b", batch_norm(), ("c",)),
+                ("y", Add(), ("b", "c")),
+            ],
+            (),
+        ),
         ([("r", RELU, ("x",)), ("y", batch_norm(), ("r",))], ()),
     ],
-    ids=["not finite", "other axis", "activated", "residual", "output", "shared", "no convolution"],
-)  # fmt: skip
+    ids=["not finite", "axis", "activated", "residual", "output", "shared", "no convolution"],
+)
 def test_batch_norm_that_stays(steps: Steps, outputs: tuple[str, ...]) -> None:
     before = graph(steps, *outputs)
     assert names(fold_batch_norm(before)) == names(before)
@@ -152,7 +171,9 @@ def test_batch_norm_that_stays(steps: Steps, outputs: tuple[str, ...]) -> None:
 
 def test_activations_are_fused() -> None:
     for first in (conv(), Dense(normal(4, 4)), DepthwiseConv(normal(3, 3, 4, 1), None)):
-        before = graph([("c", first, ("x",)), ("r", RELU, ("c",)), ("y", Activation("tanh"), ("r",))])
+        before = graph(
+            [("c", first, ("x",)), ("r", RELU, ("c",)), ("y", Activation("tanh"), ("r",))]
+        )
         after = fuse_activation(before)
         assert names(after) == ["x", "r", "y"]
         assert after["r"].op.activation == RELU  # type: ignore[attr-defined]
@@ -197,7 +218,10 @@ def test_a_residual_is_added_before_the_activation() -> None:
         ([("c", conv(padding="same"), ("x",)), ("y", Add(), ("c", "x"))], ("c", "y")),
         ([("c", conv(padding="same", activation=RELU), ("x",)), ("y", Add(), ("c", "x"))], ()),
         ([("c", conv(padding="same"), ("x",)), ("y", Multiply(), ("c", "x"))], ()),
-        ([("c", Conv(normal(3, 3, 4, 1), padding="same"), ("x",)), ("y", Add(), ("c", "x"))], ()),
+        (
+            [("c", Conv(normal(3, 3, 4, 1), padding="same"), ("x",)), ("y", Add(), ("c", "x"))],
+            (),
+        ),
         ([("c", Dense(normal(4, 4)), ("x",)), ("y", Add(scalar=2.0), ("c",))], ()),
     ],
     ids=["twice", "three", "output", "activated", "multiply", "broadcast", "scalar"],

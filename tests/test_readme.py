@@ -2,11 +2,10 @@
 
 import re
 
-from support import ROOT
-
 from cnnkern.graph import Op
 from cnnkern.ops import REGISTRY
 from cnnkern.ops.layout import Identity, Input
+from support import ROOT
 
 README = (ROOT / "README.md").read_text()
 WITHOUT_STEP = (Identity, Input)  # a pass or the planner removes them

@@ -59,6 +59,7 @@ KERNELS = {
     "f32_scale_shift": Kernel("elementwise", records.SCALE_SHIFT),
     "f32_standardize": Kernel("elementwise", records.SCALE_SHIFT),
     "f32_move": Kernel("move", records.MOVE),
+    "f32_resample": Kernel("resample", records.RESAMPLE),
     "f32_softmax": Kernel("reduce", records.ROWS),
     "f32_log_softmax": Kernel("reduce", records.ROWS),
     "f32_layer_norm": Kernel("reduce", records.NORM),

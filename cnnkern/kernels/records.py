@@ -108,6 +108,14 @@ POOL = _record(
     "y_n", "y_d", "y_h", "y_w",
 )  # fmt: skip
 
+# One axis of images resampled: offsets int64[O, T] in bytes, weights float32[O, T].
+RESAMPLE = _record(
+    "x", "y",
+    "H", "x_n", "x_h", "y_n", "y_h",  # the axes in front
+    "O", "y_o", "o_block", "o_blocks", "T", "offsets", "weights",
+    "inner", "chunk", "chunks",  # contiguous floats behind the axis
+)  # fmt: skip
+
 # Receptive fields as rows; strides of x are between neighbouring elements.
 UNFOLD = _record(
     "x", "y",

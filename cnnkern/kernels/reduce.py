@@ -4,13 +4,13 @@ Sums run in float32 within blocks, whose sums are added in float64. So a sum of 
 terms is as exact as one of some dozens, and the order of all additions is fixed.
 """
 
-import numpy as np
+import math
 
 from ..codegen.isa import Isa
 from ..codegen.jit import inline, inline_sum
-from ..codegen.vector import floats, maximum
+from ..codegen.vector import floats, maximum, sqrt
 from .elementwise import row_offset
-from .functions import ZERO, F, exp
+from .functions import ONE, ZERO, F, exp
 
 BLOCK = 1024  # floats; with a partial sum per lane each adds some dozens
 
@@ -87,7 +87,7 @@ def softmax(p, x, y):
 @inline
 def log_softmax(p, x, y):
     highest = largest(x, p.run)
-    logarithm = F(np.log(F(sum_of_exponentials(x, p.run, highest))))
+    logarithm = F(math.log(F(sum_of_exponentials(x, p.run, highest))))
     for i in range(p.run):
         y[i] = (x[i] - highest) - logarithm
 
@@ -99,7 +99,7 @@ def layer_norm(p, x, y):
     mean = F(sum_of(x, p.run, ZERO) / p.run)
     rest = sum_less(x, p.run, mean) / p.run
     variance = sum_of_squares_less(x, p.run, mean) / p.run - rest * rest
-    scale, low = F(1.0 / np.sqrt(variance + p.epsilon)), F(rest)
+    scale, low = ONE / sqrt(F(variance + p.epsilon)), F(rest)
     for i in range(p.run):
         y[i] = ((x[i] - mean) - low) * scale * gamma[i] + beta[i]
 
@@ -107,7 +107,7 @@ def layer_norm(p, x, y):
 @inline
 def rms_norm(p, x, y):
     gamma = floats(p.gamma)
-    scale = F(1.0 / np.sqrt(sum_of_squares(x, p.run, ZERO) / p.run + p.epsilon))
+    scale = ONE / sqrt(F(sum_of_squares(x, p.run, ZERO) / p.run + p.epsilon))
     for i in range(p.run):
         y[i] = x[i] * scale * gamma[i]
 
@@ -115,7 +115,7 @@ def rms_norm(p, x, y):
 @inline
 def unit_norm(p, x, y):
     """Scale by 1 / length, at most by `limit`."""
-    scale = F(min(1.0 / np.sqrt(sum_of_squares(x, p.run, ZERO)), p.limit))
+    scale = min(ONE / sqrt(F(sum_of_squares(x, p.run, ZERO))), p.limit)
     for i in range(p.run):
         y[i] = x[i] * scale
 

@@ -217,7 +217,7 @@ class Conv(SlidingFilter):
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         x, *residual = inputs
         window = Window(self.strides, self.dilation_rate, self.paddings(x.shape[1:-1]))
-        if self.is_depthwise:
+        if self.is_depthwise and not self.adds_residual:
             filters = self.filter.reshape(*self.sizes, self.groups, 1)
             lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
         elif self.may_transform and self.uses_winograd(x.shape[1:-1]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,11 @@ from ..shapes import Shape, product
 from .common import axis_length, expect_axis, from_end, take_axes
 from .config import LayerConfig, Weights
 from .norm import trailing_shape
+
+if TYPE_CHECKING:
+    from ..plan import Buffer, Lowering
+
+LONGEST = 1e12  # factor of UnitNorm: a vector that is shorter than its inverse is not unit
 
 
 def take_per_axis(
@@ -44,6 +49,7 @@ class SampleNorm(Op):
     """
 
     in_place: ClassVar = True
+    kernel: ClassVar[str]
 
     axes: tuple[int, ...] = (-1,)
     epsilon: float = 1e-3
@@ -60,6 +66,12 @@ class SampleNorm(Op):
                 expect_axis(name, x, axis, self.gamma.shape[axis])
         return x
 
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        lowering.norm(
+            self.kernel, self, inputs[0], output, self.axes, self.gamma, self.beta,
+            epsilon=self.epsilon,
+        )  # fmt: skip
+
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 8 * product(shapes[0])
 
@@ -74,6 +86,7 @@ class LayerNorm(SampleNorm):
     """
 
     keras_classes: ClassVar = ("keras.layers>LayerNormalization",)
+    kernel: ClassVar = "f32_layer_norm"
 
     @classmethod
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
@@ -103,6 +116,7 @@ class RMSNorm(SampleNorm):
     """
 
     keras_classes: ClassVar = ("keras.layers>RMSNormalization",)
+    kernel: ClassVar = "f32_rms_norm"
 
     @classmethod
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
@@ -155,8 +169,11 @@ class UnitNorm(Op):
         (x,) = inputs
         self.infer_shape(x.shape)
         square_sum = (x * x).sum(axis=self.axes, keepdims=True)
-        y: Array = x * np.minimum(1 / np.sqrt(square_sum), np.float32(1e12))
+        y: Array = x * np.minimum(1 / np.sqrt(square_sum), np.float32(LONGEST))
         return y
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        lowering.rows("f32_unit_norm", inputs[0], output, self.axes, limit=LONGEST)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 3 * product(shapes[0])

@@ -178,6 +178,9 @@ class Permute(Op):
         self.infer_shape(x.shape)
         return np.ascontiguousarray(x.transpose(0, *self.dims))
 
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        lowering.permute(inputs[0], output, (0, *self.dims))
+
 
 @dataclass(frozen=True)
 class RepeatVector(Op):
@@ -203,6 +206,10 @@ class RepeatVector(Op):
         (x,) = inputs
         self.infer_shape(x.shape)
         return np.repeat(x[:, None, :], self.n, axis=1)
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        batch, channel = inputs[0].axis_strides
+        lowering.move(inputs[0], output, (batch, 0, channel))
 
 
 @dataclass(frozen=True)

@@ -237,11 +237,9 @@ class Concatenate(Op):
         return np.concatenate(inputs, axis=self.axis)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
-        start = 0
-        for x in inputs:
-            length = x.shape[self.axis]
-            lowering.copy(x, output.slice(self.axis, start, length))
-            start += length
+        lengths = [x.shape[self.axis] for x in inputs]
+        for x, part in zip(inputs, output.split(self.axis, lengths), strict=True):
+            lowering.copy(x, part)
 
 
 def _other_length(shapes: Sequence[Shape], lengths: Sequence[int | None]) -> int | None:
@@ -279,6 +277,9 @@ class ScaledAdd(Op):
         self.infer_shape(*(x.shape for x in inputs))
         x, branch = inputs
         return x + branch * np.float32(self.scale)
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        lowering.binary("f32_scaled_add", *inputs, output, self.scale)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(known(self.infer_shape(*shapes)))

@@ -84,12 +84,16 @@ class BatchNorm(Op):
     def reference(self, *inputs: Array) -> Array:
         (x,) = inputs
         self.infer_shape(x.shape)
-        trailing = (1,) * (-self.axis - 1)
-        scale, shift = (v.reshape(-1, *trailing) for v in self.scale_and_shift())
+        scale, shift = self._broadcastable()
         return x * scale + shift
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
-        lowering.scale_shift(self, inputs[0], output, *self.scale_and_shift())
+        lowering.affine(self, inputs[0], output, *self._broadcastable())
+
+    def _broadcastable(self) -> tuple[Array, Array]:
+        trailing = (1,) * (-self.axis - 1)
+        scale, shift = (v.reshape(-1, *trailing) for v in self.scale_and_shift())
+        return scale, shift
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(shapes[0])
@@ -149,6 +153,9 @@ class Affine(Op):
         (x,) = inputs
         self.infer_shape(x.shape)
         return x * self.scale + self.shift
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        lowering.affine(self, inputs[0], output, self.scale, self.shift)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(shapes[0])
@@ -219,6 +226,12 @@ class Normalization(Op):
         if self.invert:
             return self.mean + x * self.deviation
         return (x - self.mean) / self.deviation
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        if self.invert:
+            lowering.affine(self, inputs[0], output, self.deviation, self.mean)
+        else:
+            lowering.standardize(self, inputs[0], output, self.mean, self.deviation)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(shapes[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ..shapes import Shape, product
 from .common import axis_length
 from .config import LayerConfig, Weights
 from .norm import expect_trailing
+
+if TYPE_CHECKING:
+    from ..plan import Buffer, Lowering
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,11 @@ class PReLU(Op):
         self.infer_shape(x.shape)
         zero = np.float32(0)
         return np.maximum(x, zero) - self.alpha * np.maximum(-x, zero)
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        (x,) = inputs
+        alpha = lowering.constant_buffer(self, "alpha", self.alpha, len(x.shape))
+        lowering.binary("f32_prelu", x, alpha, output)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 3 * product(shapes[0])

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from ..graph import Array, Op
 from ..shapes import Shape, product
 from .common import by_rank, channels_last, expect_rank, known, spatial_rank
 from .config import LayerConfig, Weights
+
+if TYPE_CHECKING:
+    from ..plan import Buffer, Lowering
 
 Taps = tuple[NDArray[np.int64], Array]  # indices and weights, [OUT, T] each
 
@@ -182,6 +185,9 @@ class Resample(Op):
             x = resample(x, axis, taps)
         return x
 
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        lowering.resample(inputs[0], output, self.taps(inputs[0].shape[1:-1]))
+
     def flops(self, *shapes: tuple[int, ...]) -> int:
         (x,) = shapes
         n_taps = sum(indices.shape[1] for indices, _ in self.taps(x[1:-1]))
@@ -228,6 +234,12 @@ class UpSampling(Resample):
     def taps(self, lengths: Sequence[int]) -> tuple[Taps, ...]:
         axes = zip(lengths, self.factors, strict=True)
         return tuple(axis_taps(self.interpolation, n, n * factor) for n, factor in axes)
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        if self.interpolation == "nearest":
+            lowering.repeat(inputs[0], output, self.factors)
+        else:
+            super().lower(lowering, inputs, output)
 
 
 @dataclass(frozen=True)

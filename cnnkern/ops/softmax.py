@@ -57,7 +57,7 @@ class Softmax(Op):
         return y
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
-        lowering.rows(self.kernel, inputs[0], output)
+        lowering.rows(self.kernel, inputs[0], output, self.axes)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 5 * product(shapes[0])
@@ -68,6 +68,7 @@ class LogSoftmax(Softmax):
     """Take the logarithm of softmax: ``y = x - max(x) - log(sum(exp(x - max(x))))``."""
 
     keras_classes: ClassVar[tuple[str, ...]] = ("keras.ops.nn>LogSoftmax",)
+    kernel: ClassVar = "f32_log_softmax"
 
     @np.errstate(all="ignore")
     def reference(self, *inputs: Array) -> Array:
@@ -96,6 +97,7 @@ class Sparsemax(Softmax):
     """
 
     keras_classes: ClassVar[tuple[str, ...]] = ("keras.ops.nn>Sparsemax",)
+    kernel: ClassVar = "f32_sparsemax"
 
     @np.errstate(all="ignore")
     def reference(self, *inputs: Array) -> Array:
@@ -147,6 +149,11 @@ class Glu(Op):
         a, b = np.split(x, 2, axis=self.axis)
         y: Array = a / (1 + np.exp(-b))
         return y
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        half = output.shape[self.axis]
+        (y,) = output.split(self.axis, (half,))
+        lowering.binary("f32_gate", *inputs[0].split(self.axis, (half, half)), y)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 4 * product(shapes[0]) // 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 from ..graph import NO_HALO, Halo
 from ..shapes import product
@@ -85,6 +86,20 @@ class Buffer:
         is_batch = len(self.shape) == -axis
         stride = (*self.strides, FLOAT_NBYTES)[0 if is_batch else axis]
         return Buffer(tuple(shape), self.address + start * stride, self.strides)
+
+    def split(self, axis: int, lengths: Sequence[int]) -> list[Buffer]:
+        """Return neighbouring ranges of one axis, which is counted from the end.
+
+        Where the axis has no stride of its own, the ranges are rows of a matrix.
+        """
+        whole, lengths = self, list(lengths)
+        if len(self.shape) > len(self.strides) + 1:
+            inner = product(self.shape[axis:][1:])
+            rows = product(self.shape[:axis])
+            whole = self.reshape((rows, self.shape[axis] * inner))
+            axis, lengths = -1, [length * inner for length in lengths]
+        starts = accumulate(lengths, initial=0)
+        return [whole.slice(axis, start, n) for start, n in zip(starts, lengths, strict=False)]
 
 
 def lifted(shape: tuple[int, ...]) -> tuple[int, int, int, int, int]:

@@ -13,18 +13,23 @@ from ..errors import PlanError
 from ..graph import NO_HALO, Array, Halo
 from ..kernels import KERNELS, address
 from ..ops.activation import Activation
+from ..ops.resize import Taps
 from ..ops.window import Window, lift
-from .buffer import ABSOLUTE, Address, Buffer, broadcast_walk, pixels, stride_fields, walk
+from ..shapes import product
+from .buffer import ABSOLUTE, Address, Buffer, pixels, stride_fields
 from .conv import lower_conv
 from .depthwise import lower_depthwise
-from .epilogue import NO_EPILOGUE, Epilogue
+from .elementwise import constant, lower_affine, lower_binary, lower_map, lower_standardize
+from .epilogue import Epilogue
+from .move import lower_move
+from .resample import lower_repeats, lower_resampling
+from .rows import lower_rows, norm_fields
 from .transpose import lower_transpose
 from .winograd import lower_winograd
 from .layout import ALIGNMENT
 
 MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
 CHANNELS_PER_TASK = 64  # of a global pooling: whole cache lines, their sums in registers
-CHUNK = 4096  # floats of an element-wise tile: 16 KiB, half of a 32 KiB L1d
 
 
 @dataclass(frozen=True)
@@ -232,40 +237,58 @@ class Lowering:
             **stride_fields("x", x.strides), y_n=y.strides[0],
         )  # fmt: skip
 
-    def scale_shift(
+    def affine(
         self, owner: object, x: Buffer, y: Buffer, scale: Array, shift: Array
     ) -> None:
-        """Append ``y = x * scale + shift`` per channel."""
-        rows = pixels(x, y)
-        self.call(
-            "f32_scale_shift",
-            rows.n_rows,
-            x=x.address, y=y.address, C=rows.run,
-            scale=self.constant(owner, "scale", lambda: scale),
-            shift=self.constant(owner, "shift", lambda: shift),
-            **rows.fields("x", "y"), **NO_EPILOGUE.bounds,
-        )  # fmt: skip
+        """Append ``y = x * scale + shift`` with constants that broadcast to a sample."""
+        lower_affine(self, owner, x, y, scale, shift)
 
-    def binary(self, kernel: str, a: Buffer, b: Buffer, y: Buffer) -> None:
+    def standardize(
+        self, owner: object, x: Buffer, y: Buffer, mean: Array, deviation: Array
+    ) -> None:
+        """Append ``y = (x - mean) / deviation`` with constants that broadcast to a sample."""
+        lower_standardize(self, owner, x, y, mean, deviation)
+
+    def constant_buffer(self, owner: object, name: str, values: Array, rank: int) -> Buffer:
+        """Return a constant that broadcasts to samples as a buffer of `rank` axes."""
+        return constant(self, owner, name, values, rank)
+
+    def binary(
+        self, kernel: str, a: Buffer, b: Buffer, y: Buffer, scale: float = 0.0
+    ) -> None:
         """Append ``y = kernel(a, b)``; axes of length 1 are broadcast."""
-        rows = broadcast_walk(y, a, b)
-        chunks = max(-(-rows.run // CHUNK), 1)
-        self.call(
-            kernel,
-            rows.n_rows * chunks,
-            chunk=CHUNK, chunks=chunks,
-            y=y.address, a=a.address, b=b.address, run=rows.run,
-            a_run=a.dims[-1] == y.dims[-1], b_run=b.dims[-1] == y.dims[-1],
-            **rows.fields("y", "a", "b"), **NO_EPILOGUE.bounds,
-        )  # fmt: skip
+        lower_binary(self, kernel, a, b, y, scale)
 
-    def rows(self, kernel: str, x: Buffer, y: Buffer) -> None:
-        """Append a kernel that treats each pixel's channels as one row."""
-        rows = pixels(x, y)
-        self.call(
-            kernel, rows.n_rows,
-            x=x.address, y=y.address, run=rows.run, **rows.fields("x", "y"),
-        )  # fmt: skip
+    def rows(
+        self, kernel: str, x: Buffer, y: Buffer, axes: Sequence[int] = (-1,), **fields: Any
+    ) -> None:
+        """Append a kernel that treats the elements along `axes` as one row."""
+        lower_rows(self, kernel, x, y, axes, **fields)
+
+    def norm(
+        self, kernel: str, owner: object, x: Buffer, y: Buffer, axes: Sequence[int],
+        gamma: Array | None = None, beta: Array | None = None, **fields: float,
+    ) -> None:  # fmt: skip
+        """Append a row kernel with a factor and an offset per element of a row."""
+        run = product(tuple(x.shape[axis] for axis in axes))
+        arrays = norm_fields(self, owner, run, gamma, beta)
+        lower_rows(self, kernel, x, y, axes, **arrays, **fields)
+
+    def move(self, x: Buffer, y: Buffer, x_strides: Sequence[int]) -> None:
+        """Append ``y[i, j, ..] = x[i * x_strides[0] + j * x_strides[1] + ..]``, strides in bytes."""
+        lower_move(self, x.address, y.address, zip(y.shape, x_strides, y.axis_strides, strict=True))
+
+    def permute(self, x: Buffer, y: Buffer, order: Sequence[int]) -> None:
+        """Append a copy of which axis i is axis ``order[i]`` of `x`."""
+        self.move(x, y, [x.axis_strides[axis] for axis in order])
+
+    def repeat(self, x: Buffer, y: Buffer, factors: Sequence[int]) -> None:
+        """Append ``y[n, i*f + j, .., c] = x[n, i, .., c]`` for every spatial axis."""
+        lower_repeats(self, x, y, factors)
+
+    def resample(self, x: Buffer, y: Buffer, taps: Sequence[Taps]) -> None:
+        """Append weighted sums along H, then along W of [N, H, W, C]."""
+        lower_resampling(self, x, y, taps)
 
     def copy(self, x: Buffer, y: Buffer) -> None:
         """Append a copy of x's elements, in order, into `y` of maybe another shape."""
@@ -275,9 +298,9 @@ class Lowering:
             y = y.reshape(x.shape)
         elif x.dims != y.dims:
             dense = self.temporary(x.shape)
-            self.map("f32_copy", x, dense)
+            self.move(x, dense, x.axis_strides)
             x = dense.reshape(y.shape)
-        self.map("f32_copy", x, y)
+        self.move(x, y, x.axis_strides)
 
     def epilogue(self, activation: Activation | None) -> Epilogue:
         """Return how a kernel computes `activation` on its way out."""
@@ -303,15 +326,7 @@ class Lowering:
 
     def map(self, function: str, x: Buffer, y: Buffer, parameters: int = 0) -> None:
         """Append ``y = function(x)`` for a row function."""
-        rows = walk(x, y)
-        chunks = max(-(-rows.run // CHUNK), 1)
-        self.call(
-            "f32_map",
-            rows.n_rows * chunks,
-            x=x.address, y=y.address, run=rows.run, chunk=CHUNK, chunks=chunks,
-            function=self.kernel_address(function), function_args=parameters,
-            **rows.fields("x", "y"),
-        )  # fmt: skip
+        lower_map(self, function, x, y, parameters)
 
     def clear_border(self, inner: Buffer, halo: Halo) -> None:
         """Append the writing of zeros around `inner`."""

@@ -22,8 +22,10 @@ class Axis(NamedTuple):
     y: int
 
 
-def lower_move(lowering: Lowering, x: Address, y: Address, axes: Iterable[Axis]) -> None:
-    """Append a copy along `axes`, which are in the order of y's memory, outermost first."""
+def lower_move(
+    lowering: Lowering, x: Address, y: Address, axes: Iterable[tuple[int, int, int]]
+) -> None:
+    """Append a copy along `axes` of y, outermost first: counts and bytes per step in x and y."""
     unit = Axis(1, FLOAT_NBYTES, FLOAT_NBYTES)
     *outer, j, i = (unit, unit, *(Axis(*axis) for axis in joined(axes)))
     if any(axis.count == 0 for axis in (*outer, j, i)):

@@ -44,9 +44,9 @@ def read_chunks(dataset: Any, filters: Sequence[int]) -> NDArray[Any]:
         raise ModelFileError(f"chunks of shape {chunk} for an array of shape {shape}")
     result = np.empty(shape, dataset.dtype)
     for corner in itertools.product(*grid):
-        mask, raw = dataset.id.read_direct_chunk(corner)
-        if mask:
+        if dataset.id.get_chunk_info_by_coord(corner).filter_mask:
             raise ModelFileError("a chunk skips its filters")
+        _, raw = dataset.id.read_direct_chunk(corner)
         data = _decode(raw, filters, nbytes, dataset.dtype.itemsize)
         block = np.frombuffer(data, dataset.dtype).reshape(chunk)
         lengths = [min(step, n - c) for c, step, n in zip(corner, chunk, shape, strict=True)]
@@ -61,9 +61,16 @@ def _decode(data: bytes, filters: Sequence[int], nbytes: int, itemsize: int) -> 
         if code == FLETCHER32:
             data = data[:-CHECKSUM_BYTES]
         elif code == DEFLATE:
-            data = zlib.decompressobj().decompress(data, limit)
+            data = _inflate(data, limit)
         else:
             data = np.frombuffer(data, np.uint8).reshape(itemsize, -1).T.tobytes()
     if len(data) != nbytes:
         raise ModelFileError("a chunk does not decode to its size")
     return data
+
+
+def _inflate(data: bytes, limit: int) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, limit)
+    except zlib.error as error:
+        raise ModelFileError(f"a chunk does not decompress: {error}") from error

@@ -75,7 +75,8 @@ def test_concurrent_predicts_on_one_model(model: Model) -> None:
     expected = [model(x) for x in inputs]
 
     def work(number: int) -> int:
-        return sum(not np.array_equal(model(inputs[number]), expected[number]) for _ in range(200))
+        x, y = inputs[number], expected[number]
+        return sum(not np.array_equal(model(x), y) for _ in range(200))
 
     assert in_threads(8, work) == [0] * 8
 

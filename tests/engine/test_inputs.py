@@ -88,7 +88,8 @@ def test_equals_contiguous_float32(model: Model, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(), (3,), (12, 12, 3), (1, 12, 12), (1, 12, 12, 4), (1, 11, 12, 3), (1, 1, 12, 12, 3)]
+    "shape",
+    [(), (3,), (12, 12, 3), (1, 12, 12), (1, 12, 12, 4), (1, 11, 12, 3), (1, 1, 12, 12, 3)],
 )
 def test_shapes_that_do_not_fit(model: Model, shape: tuple[int, ...]) -> None:
     for call in (model, model.predict):

@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 from rich.console import Console
-from support import graph_of
 
 from cnnkern.engine import Model
 from cnnkern.graph import Graph, Layer
@@ -14,6 +13,7 @@ from cnnkern.ops.activation import Activation
 from cnnkern.ops.dense import Dense
 from cnnkern.ops.layout import Flatten
 from cnnkern.ops.merge import Add
+from support import graph_of
 
 
 def with_layers(graph: Graph, *rows: tuple[str, str, int], name: str = "model") -> Graph:

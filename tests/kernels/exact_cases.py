@@ -30,7 +30,7 @@ FEW_CHANNELS = (1, 2, 3, 4, 5, 7, 8, 13, 16, 17)
 # The same for tiles of 6 and 14 rows and for tasks of 112 rows.
 LINES = (1, 2, 5, 6, 7, 13, 14, 15, 31, 111, 112, 113, 227)
 SIDES = {1: LINES, 2: (1, 2, 3, 5, 7, 11, 14, 17), 3: (1, 2, 3, 4, 5)}
-# Pixels at a distance of one page are walked in shorter tiles; several panels are several tasks.
+# Pixels a page apart are walked in shorter tiles; several panels are several tasks.
 DEPTHS = (1, 3, 16, 35, 67, 300, 1024)
 WIDTHS = (1, 7, 8, 9, 31, 32, 33, 67, 131, 547)
 CLIPS = {"relu": (0, None), "relu6": (0, 6), "hard_tanh": (-1, 1), "bounded_relu": (0, 3)}
@@ -43,6 +43,13 @@ class Case:
     graph: Graph
     inputs: tuple[Ints, ...]
     expected: Array
+
+    @property
+    def title(self) -> str:
+        """The options of the op, arrays as their shapes."""
+        op = self.graph["y"].op
+        options = {k: v.shape if isinstance(v, np.ndarray) else v for k, v in vars(op).items()}
+        return f"{type(op).__name__} {options} on {[x.shape for x in self.inputs]}"
 
 
 def random_case(rng: np.random.Generator) -> Case:

@@ -8,7 +8,7 @@ from cnnkern.ops.conv import Conv
 from exact_cases import random_case
 from support import graph_of, run_kernels, run_python
 
-N_CHUNKS, CHUNK = 24, 100
+N_CHUNKS, CHUNK = 25, 400
 MAX_THREADS = 4
 
 GUARDED_RUN = """
@@ -36,7 +36,7 @@ def test_convolution_by_hand() -> None:
 
 
 def test_number_of_cases() -> None:
-    assert N_CHUNKS * CHUNK >= 2000
+    assert N_CHUNKS * CHUNK == 10_000
 
 
 @pytest.mark.parametrize("chunk", range(N_CHUNKS))
@@ -47,10 +47,8 @@ def test_equal_to_integers(chunk: int, always_parallel: None) -> None:
         for shift, isa in enumerate(available()):
             n_threads = 1 + (index + shift) % MAX_THREADS
             (y,) = run_kernels(case.graph, *case.inputs, isa=isa, n_threads=n_threads)
-            op = case.graph["y"].op
-            np.testing.assert_array_equal(
-                y, case.expected, f"{isa.name}, {n_threads} threads, case {index}: {describe(op)}"
-            )
+            title = f"case {index}, {isa.name}, {n_threads} threads, {case.title}"
+            np.testing.assert_array_equal(y, case.expected, title)
 
 
 @pytest.mark.parametrize("at_end", [True, False])

@@ -26,8 +26,10 @@ EXP_NORMAL = -86.6
 )
 def test_convolution(isa: Any, sizes: tuple[int, int], C: int, OC: int) -> None:
     rng = np.random.default_rng(C)
-    x, w, b = (rng.standard_normal(s, np.float32) for s in ((2, 17, 19, C), (*sizes, C, OC), OC))
-    (y,) = run_kernels(graph_of({"x": (None, *x.shape[1:])}, [("y", Conv(w, b), ("x",))]), x, isa=isa)
+    shapes = (2, 17, 19, C), (*sizes, C, OC), (OC,)
+    x, w, b = (rng.standard_normal(shape, np.float32) for shape in shapes)
+    graph = graph_of({"x": (None, *x.shape[1:])}, [("y", Conv(w, b), ("x",))])
+    (y,) = run_kernels(graph, x, isa=isa)
     exact, size = (_convolve64(f(x), f(w)) + f(b) for f in (np.positive, np.abs))
     assert_within(y, exact, size, w.size // OC)
 

@@ -108,9 +108,8 @@ def test_broadcast_by_hand() -> None:
     """One number per channel and image against whole images."""
     y = Buffer.allocate("y", (2, 3, 4, 5))
     rows = broadcast_walk(y, y, Buffer.allocate("s", (2, 1, 1, 5)))
-    assert (rows.counts, rows.run) == ((2, 1, 3, 4), 5)
-    assert rows.strides[2][0] == 20
-    assert rows.strides[2][2:] == (0, 0)
+    assert (rows.counts, rows.run, rows.steps) == ((1, 1, 2, 12), 5, (4, 4, 4))
+    assert rows.strides[2][2:] == (20, 0)
 
 
 def test_equal_shapes_are_merged_by_broadcast_too() -> None:
@@ -118,17 +117,29 @@ def test_equal_shapes_are_merged_by_broadcast_too() -> None:
     assert (broadcast_walk(y, y, y).n_rows, broadcast_walk(y, y, y).run) == (1, 120)
 
 
-def test_a_channel_of_one_is_not_merged() -> None:
+def test_one_number_per_pixel() -> None:
     y = Buffer.allocate("y", (2, 3, 4, 5))
     rows = broadcast_walk(y, y, Buffer.allocate("s", (2, 3, 4, 1)))
-    assert (rows.counts, rows.run) == ((2, 1, 3, 4), 5)
-    assert rows.strides[2] == (48, 48, 16, 4)
+    assert (rows.counts, rows.run, rows.steps) == ((1, 1, 1, 24), 5, (4, 4, 0))
+    assert rows.strides[2][3] == 4
+
+
+def test_one_channel_makes_rows_of_pixels() -> None:
+    y = Buffer.allocate("y", (2, 3, 4, 1))
+    rows = broadcast_walk(y, y, Buffer.allocate("s", (2, 1, 4, 1)))
+    assert (rows.counts, rows.run, rows.steps) == ((1, 1, 2, 3), 4, (4, 4, 4))
+
+
+def test_a_channel_of_a_wider_buffer_has_no_rows() -> None:
+    y = Buffer.allocate("y", (2, 3, 4, 1))
+    rows = broadcast_walk(y, Buffer.allocate("s", (2, 3, 4, 2)).slice(-1, 1, 1), y)
+    assert (rows.counts, rows.run, rows.strides[1][3]) == ((1, 1, 1, 24), 1, 8)
 
 
 def test_a_number_broadcasts_everywhere() -> None:
     y = Buffer.allocate("y", (2, 3, 4, 5))
     rows = broadcast_walk(y, y, Buffer((1,), Address(ABSOLUTE, 64), (0, 0, 0, 0)))
-    assert rows.strides[2] == (0, 0, 0, 0)
+    assert (rows.run, rows.steps, rows.strides[2]) == (120, (4, 4, 0), (0, 0, 0, 0))
 
 
 def test_addresses_add_bytes() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnkern.codegen.isa import AVX2, AVX512, ISAS
+from cnnkern.codegen.isa import AVX2, AVX512, ISAS, Isa
 from cnnkern.plan.buffer import Buffer
 from cnnkern.plan.conv import ROWS_PER_TASK, _blocks, _runs, _tile_height
 
@@ -27,7 +27,9 @@ def test_no_rows_are_one_empty_block() -> None:
     st.integers(1, 10**6), st.integers(1, 200), st.integers(0, 10**11), st.integers(1, 64),
     st.sampled_from(ISAS),
 )  # fmt: skip
-def test_blocks_cover_everything_once(M, panels, flops, groups, isa):  # type: ignore[no-untyped-def]
+def test_blocks_cover_everything_once(
+    M: int, panels: int, flops: int, groups: int, isa: Isa
+) -> None:
     blocks = _blocks(M, panels, flops, groups, isa.heights[0])
     rows, per_task = blocks["rows_per_task"], blocks["panels_per_task"]
     assert rows % isa.heights[0] == 0 or rows == ROWS_PER_TASK
@@ -37,9 +39,17 @@ def test_blocks_cover_everything_once(M, panels, flops, groups, isa):  # type: i
 
 @pytest.mark.parametrize(
     ("pixel_nbytes", "isa", "height"),
-    [(4, AVX512, 14), (4092, AVX512, 14), (4096, AVX512, 7), (8192, AVX512, 7), (4096, AVX2, 6)],
+    [
+        (4, AVX512, 14),
+        (4092, AVX512, 14),
+        (4096, AVX512, 7),
+        (8192, AVX512, 7),
+        (4096, AVX2, 6),
+    ],
 )
-def test_pixels_a_page_apart_take_a_shorter_tile(pixel_nbytes, isa, height):  # type: ignore[no-untyped-def]
+def test_pixels_a_page_apart_take_a_shorter_tile(
+    pixel_nbytes: int, isa: Isa, height: int
+) -> None:
     assert _tile_height(pixel_nbytes, isa.heights) == height
 
 

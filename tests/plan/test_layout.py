@@ -33,10 +33,9 @@ def test_no_storage_needs_no_memory() -> None:
 
 @st.composite
 def lifetimes(draw: st.DrawFn) -> list[Lifetime]:
-    spans = draw(
-        st.lists(st.tuples(st.integers(0, 5000), st.integers(-1, 12), st.integers(0, 6)), max_size=14)
-    )
-    return [Lifetime(f"s{i}", n, first, first + more) for i, (n, first, more) in enumerate(spans)]
+    span = st.tuples(st.integers(0, 5000), st.integers(-1, 12), st.integers(0, 6))
+    spans = enumerate(draw(st.lists(span, max_size=14)))
+    return [Lifetime(f"s{i}", n, first, first + more) for i, (n, first, more) in spans]
 
 
 @given(lifetimes())

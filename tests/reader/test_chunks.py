@@ -47,7 +47,7 @@ def test_equals_h5py(file, shape, filters, dtype):
 def test_refuses_chunks_of_another_size(file, chunk):
     dataset = file.create_dataset("x", (4,), "f4", chunks=(4,), compression="gzip")
     dataset.id.write_direct_chunk((0,), chunk)
-    with pytest.raises((ModelFileError, zlib.error)):
+    with pytest.raises(ModelFileError, match="a chunk does not"):
         read_chunks(dataset, filters_of(dataset))
 
 

@@ -1,0 +1,128 @@
+"""Operations on elements that stand at the same place, constants among the operands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..graph import Array
+from .buffer import ABSOLUTE, Address, Buffer, broadcast_walk, walk
+from .epilogue import NO_EPILOGUE
+
+if TYPE_CHECKING:
+    from .lowering import Lowering
+
+CHUNK = 4096  # floats of a tile: 16 KiB, half of a 32 KiB L1d
+PERIOD = 256  # floats of per-channel constants at least: vectors are full, both stay in L1
+MAX_RANK = 5  # of a buffer whose axes keep their own strides
+
+
+def lower_map(
+    lowering: Lowering, function: str, x: Buffer, y: Buffer, parameters: int = 0
+) -> None:
+    """Append ``y = function(x)`` for a row function."""
+    rows = walk(x, y)
+    chunks = max(-(-rows.run // CHUNK), 1)
+    lowering.call(
+        "f32_map",
+        rows.n_rows * chunks,
+        x=x.address, y=y.address, run=rows.run, chunk=CHUNK, chunks=chunks,
+        function=lowering.kernel_address(function), function_args=parameters,
+        **rows.fields("x", "y"),
+    )  # fmt: skip
+
+
+def lower_binary(
+    lowering: Lowering, kernel: str, a: Buffer, b: Buffer, y: Buffer, scale: float = 0.0
+) -> None:
+    """Append ``y = kernel(a, b)``; axes of length 1 are broadcast."""
+    if len(y.shape) > MAX_RANK:
+        a, b = (_expanded(lowering, operand, y.shape) for operand in (a, b))
+    rows = broadcast_walk(y, a, b)
+    chunks = max(-(-rows.run // CHUNK), 1)
+    _, a_run, b_run = rows.steps
+    lowering.call(
+        kernel,
+        rows.n_rows * chunks,
+        chunk=CHUNK, chunks=chunks,
+        y=y.address, a=a.address, b=b.address, run=rows.run,
+        a_run=a_run, b_run=b_run, scale=scale,
+        **rows.fields("y", "a", "b"), **NO_EPILOGUE.bounds,
+    )  # fmt: skip
+
+
+def lower_affine(
+    lowering: Lowering, owner: object, x: Buffer, y: Buffer, scale: Array, shift: Array
+) -> None:
+    """Append ``y = x * scale + shift`` with constants that broadcast to a sample."""
+    if scale.size == shift.size == 1:
+        parameters = lowering.parameters((float(scale.item()), float(shift.item())))
+        lower_map(lowering, "f32_affine", x, y, parameters)
+    elif _is_per_channel(scale) and _is_per_channel(shift):
+        _per_channel(lowering, "f32_scale_shift", owner, x, y, scale, shift)
+    else:
+        rank = len(x.shape)
+        lower_binary(lowering, "f32_multiply", x, constant(lowering, owner, "scale", scale, rank), y)
+        lower_binary(lowering, "f32_add", y, constant(lowering, owner, "shift", shift, rank), y)
+
+
+def lower_standardize(
+    lowering: Lowering, owner: object, x: Buffer, y: Buffer, mean: Array, deviation: Array
+) -> None:
+    """Append ``y = (x - mean) / deviation`` with constants that broadcast to a sample."""
+    if _is_per_channel(mean) and _is_per_channel(deviation):
+        _per_channel(lowering, "f32_standardize", owner, x, y, deviation, mean)
+        return
+    rank = len(x.shape)
+    below = constant(lowering, owner, "deviation", deviation, rank)
+    lower_binary(lowering, "f32_subtract", x, constant(lowering, owner, "mean", mean, rank), y)
+    lower_binary(lowering, "f32_divide", y, below, y)
+
+
+def constant(
+    lowering: Lowering, owner: object, name: str, values: Array, rank: int
+) -> Buffer:
+    """Return a constant that broadcasts to samples as a buffer of `rank` axes."""
+    shape = (1,) * (rank - values.ndim) + values.shape
+    address = Address(ABSOLUTE, lowering.constant(owner, name, lambda: values))
+    return Buffer(shape, address, Buffer.allocate(ABSOLUTE, shape).strides)
+
+
+def _is_per_channel(values: Array) -> bool:
+    return values.size == (values.shape or (1,))[-1]
+
+
+def _per_channel(
+    lowering: Lowering, kernel: str, owner: object, x: Buffer, y: Buffer, scale: Array, shift: Array
+) -> None:
+    """Append ``y = kernel(x, scale[c], shift[c])``."""
+    C = x.dims[-1]
+    pixels = max(PERIOD // C, 1)
+    period = pixels * C
+    rows = walk(x, y)
+    chunk = max(CHUNK // period, 1) * period
+    chunks = max(-(-rows.run // chunk), 1)
+
+    def repeated(values: Array) -> Array:
+        return np.tile(np.broadcast_to(values.ravel(), C), pixels)
+
+    lowering.call(
+        kernel,
+        rows.n_rows * chunks,
+        x=x.address, y=y.address, run=rows.run, chunk=chunk, chunks=chunks, period=period,
+        scale=lowering.constant(owner, "scales", lambda: repeated(scale)),
+        shift=lowering.constant(owner, "shifts", lambda: repeated(shift)),
+        **rows.fields("x", "y"), **NO_EPILOGUE.bounds,
+    )  # fmt: skip
+
+
+def _expanded(lowering: Lowering, x: Buffer, shape: tuple[int, ...]) -> Buffer:
+    """Return `x` broadcast to `shape`, as a copy where it is smaller."""
+    rank = len(shape)
+    x = x.reshape((*x.shape[:1], *(1,) * (rank - len(x.shape)), *x.shape[1:]))
+    if x.shape == shape:
+        return x
+    y = lowering.temporary(shape)
+    lowering.move(x, y, [0 if n == 1 else s for n, s in zip(x.shape, x.axis_strides, strict=True)])
+    return y
