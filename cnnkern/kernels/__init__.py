@@ -45,6 +45,8 @@ KERNELS = {
     },
     "f32_max_pool": Kernel("pool", records.POOL),
     "f32_average_pool": Kernel("pool", records.POOL),
+    "f32_adaptive_max_pool": Kernel("pool", records.POOL),
+    "f32_adaptive_average_pool": Kernel("pool", records.POOL),
     "f32_global_max": Kernel("pool", records.GLOBAL_POOL),
     "f32_global_average": Kernel("pool", records.GLOBAL_POOL),
     "f32_im2col": Kernel("unfold", records.UNFOLD),

@@ -2,103 +2,83 @@
 
 import numpy as np
 
+from ..codegen.fold import MAX, MAX_OR_NAN, MEAN, fold_call
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
-from ..codegen.vector import floats
-from .functions import ZERO
-
-LOWEST = np.float32(np.finfo(np.float32).min)  # what TensorFlow gives for an all-NaN window
 
 
 @inline
-def first_tap(o, stride, padding):
-    """Return the first tap of output position `o` that lies inside the input."""
-    return max(padding - o * stride, 0)
+def sliding(o, size, stride, padding, length, n_out):
+    """Return the first input of output `o` and one past the last, clipped to the axis."""
+    first = o * stride - padding
+    return max(first, 0), min(first + size, length)
 
 
 @inline
-def last_tap(o, stride, padding, size, length):
-    """Return one past the last tap of output position `o` that lies inside the input."""
-    return min(size, length + padding - o * stride)
+def adaptive(o, size, stride, padding, length, n_out):
+    """Return the inputs of output `o` where `n_out` windows share the axis."""
+    return o * length // n_out, ((o + 1) * length + n_out - 1) // n_out
 
 
-def _pool(start, accumulate, finish):
+def _pool(fold, window):
     """Return the factory of a kernel that folds each window; record POOL.
 
     A tile is one row of output pixels (n, od, oh).
     """
 
     def factory(isa: Isa):
+        tile = fold_call(isa, fold)
+
         def kernel(p, scratch, begin, end):
             for row in range(begin, end):
                 oh, od, n = row % p.OH, row // p.OH % p.OD, row // (p.OH * p.OD)
-                d0, d1 = first_tap(od, p.SD, p.PD), last_tap(od, p.SD, p.PD, p.KD, p.D)
-                h0, h1 = first_tap(oh, p.SH, p.PH), last_tap(oh, p.SH, p.PH, p.KH, p.H)
-                y_row = p.y + n * p.y_n + od * p.y_d + oh * p.y_h
+                d0, d1 = window(od, p.KD, p.SD, p.PD, p.D, p.OD)
+                h0, h1 = window(oh, p.KH, p.SH, p.PH, p.H, p.OH)
+                x_row = p.x + n * p.x_n + d0 * p.x_d + h0 * p.x_h
+                y = p.y + n * p.y_n + od * p.y_d + oh * p.y_h
                 for ow in range(p.OW):
-                    w0, w1 = first_tap(ow, p.SW, p.PW), last_tap(ow, p.SW, p.PW, p.KW, p.W)
-                    y = floats(y_row + ow * p.y_w)
-                    for c in range(p.C):
-                        y[c] = start
-                    for d in range(d0, d1):
-                        for h in range(h0, h1):
-                            x_row = (
-                                p.x + n * p.x_n
-                                + (od * p.SD - p.PD + d) * p.x_d
-                                + (oh * p.SH - p.PH + h) * p.x_h
-                                + (ow * p.SW - p.PW) * p.x_w
-                            )  # fmt: skip
-                            for w in range(w0, w1):
-                                x = floats(x_row + w * p.x_w)
-                                for c in range(p.C):
-                                    y[c] = accumulate(y[c], x[c])
+                    w0, w1 = window(ow, p.KW, p.SW, p.PW, p.W, p.OW)
+                    x = x_row + w0 * p.x_w
                     count = np.float32((d1 - d0) * (h1 - h0) * (w1 - w0))
-                    for c in range(p.C):
-                        y[c] = finish(y[c], count)
+                    c = 0
+                    while c < p.C:
+                        c += tile(
+                            x + 4 * c, d1 - d0, h1 - h0, w1 - w0, p.x_d, p.x_h, p.x_w,
+                            y + 4 * c, p.C - c, count,
+                        )  # fmt: skip
+                    y += p.y_w
 
         return kernel
 
     return factory
 
 
-def _global_pool(start, accumulate, finish):
+def _global_pool(fold):
     """Return the factory of a kernel that folds all pixels; record GLOBAL_POOL.
 
     A tile is one (n, channel block); pixels are taken in order, whatever the blocks.
     """
 
     def factory(isa: Isa):
+        tile = fold_call(isa, fold)
+
         def kernel(p, scratch, begin, end):
             count = np.float32(p.D * p.H * p.W)
-            for tile in range(begin, end):
-                n, c0 = tile // p.channel_blocks, tile % p.channel_blocks * p.channels_per_task
-                C = min(p.channels_per_task, p.C - c0)
-                y = floats(p.y + n * p.y_n + 4 * c0)
-                for c in range(C):
-                    y[c] = start
-                for d in range(p.D):
-                    for h in range(p.H):
-                        row = p.x + n * p.x_n + d * p.x_d + h * p.x_h + 4 * c0
-                        for w in range(p.W):
-                            x = floats(row + w * p.x_w)
-                            for c in range(C):
-                                y[c] = accumulate(y[c], x[c])
-                for c in range(C):
-                    y[c] = finish(y[c], count)
+            for task in range(begin, end):
+                n, c = task // p.channel_blocks, task % p.channel_blocks * p.channels_per_task
+                stop = min(c + p.channels_per_task, p.C)
+                while c < stop:
+                    x, y = p.x + n * p.x_n + 4 * c, p.y + n * p.y_n + 4 * c
+                    c += tile(x, p.D, p.H, p.W, p.x_d, p.x_h, p.x_w, y, stop - c, count)
 
         return kernel
 
     return factory
 
 
-larger = inline(lambda a, b: b if b > a else a)  # a NaN in b is dropped, as in TensorFlow
-# A global maximum is a reduction in Keras, and reductions keep NaN.
-larger_or_nan = inline(lambda a, b: a if a >= b or a != a else b)
-plus = inline(lambda a, b: a + b)
-keep = inline(lambda a, count: a)
-divide = inline(lambda a, count: a / count)
-
-f32_max_pool = _pool(LOWEST, larger, keep)
-f32_average_pool = _pool(ZERO, plus, divide)
-f32_global_max = _global_pool(np.float32(-np.inf), larger_or_nan, keep)
-f32_global_average = _global_pool(ZERO, plus, divide)
+f32_max_pool = _pool(MAX, sliding)
+f32_average_pool = _pool(MEAN, sliding)
+f32_adaptive_max_pool = _pool(MAX, adaptive)
+f32_adaptive_average_pool = _pool(MEAN, adaptive)
+f32_global_max = _global_pool(MAX_OR_NAN)
+f32_global_average = _global_pool(MEAN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from ..shapes import Shape, product
 from .common import by_rank, channels_last, expect_rank, known, spatial_rank
 from .config import LayerConfig, Weights
 from .pool import LOWEST
-from .window import Slices
+from .window import Slices, Window
+
+if TYPE_CHECKING:
+    from ..plan import Buffer, Lowering
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class AdaptivePool(Op):
     ----------
     output_size : one int per spatial axis
     """
+
+    kernel: ClassVar[str]
 
     output_size: tuple[int, ...] = (1, 1)
 
@@ -69,6 +74,11 @@ class AdaptivePool(Op):
             target[...] = self.reduce(pixels).reshape(target.shape)
         return y
 
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        rank = len(self.output_size)
+        window = Window((1,) * rank, (1,) * rank, ((0, 0),) * rank)
+        lowering.pool(self.kernel, inputs[0], output, (1,) * rank, window)
+
     def flops(self, *shapes: tuple[int, ...]) -> int:
         (x,) = shapes
         per_channel = sum(
@@ -83,6 +93,7 @@ class AdaptiveMaxPool(AdaptivePool):
     """Take the largest number of each window; NaN does not take part, as in MaxPool."""
 
     keras_classes: ClassVar = by_rank("AdaptiveMaxPooling{}D")
+    kernel: ClassVar = "f32_adaptive_max_pool"
 
     def reduce(self, x: Array) -> Array:
         y: Array = np.fmax.reduce(x, axis=1, initial=LOWEST)
@@ -94,6 +105,7 @@ class AdaptiveAveragePool(AdaptivePool):
     """Take the mean of each window."""
 
     keras_classes: ClassVar = by_rank("AdaptiveAveragePooling{}D")
+    kernel: ClassVar = "f32_adaptive_average_pool"
 
     def reduce(self, x: Array) -> Array:
         y: Array = x.mean(axis=1)

@@ -25,7 +25,7 @@ from .layer import (
 from .legacy import FlatSource, Path, RehearsalSource, leaves, split_flat
 from .weights import Source, WeightQueue, title
 
-MAX_NODES = 50_000  # a nested model that is applied often multiplies its layers
+MAX_CALLS = 50_000  # a nested model that is applied often multiplies its layers
 
 Tensors = dict[tuple[str, int], tuple[str, ...]]  # (layer, call) -> node names
 
@@ -106,6 +106,8 @@ class _Builder:
         self._nodes: list[Node] = []
         self._shapes: dict[str, Shape | None] = {}  # None: unknown, after a problem
         self._reserved: frozenset[str] = frozenset()
+        self._suffixes: Counter[str] = Counter()
+        self._n_calls = 0
         self._ops: dict[Path, tuple[Op, ...]] = {}
         self._n_params: Counter[str] = Counter()  # per layer of the outermost model
         self._sources: dict[Path, Source] = {}
@@ -151,6 +153,9 @@ class _Builder:
         }
         for index, count in call_order(scope.spec):
             layer = scope.spec.layers[index]
+            self._n_calls += 1
+            if self._n_calls > MAX_CALLS:
+                raise ModelFileError(f"the model applies layers more than {MAX_CALLS} times")
             try:
                 outputs = self._call(scope, index, count, tensors)
             except CnnkernError as error:
@@ -239,8 +244,6 @@ class _Builder:
         self, layer: LayerSpec, path: Path, ops: Sequence[Op], inputs: Sequence[str]
     ) -> str:
         """Append nodes for a chain of ops; return the name of the last one."""
-        if len(self._nodes) + len(ops) > MAX_NODES:
-            raise ModelFileError(f"the model has more than {MAX_NODES} operations")
         last = self._unknown(path, None)
         for position, op in enumerate(ops, start=1):
             shape = output_shape(title(layer), op, self._known_shapes(inputs))
@@ -257,11 +260,10 @@ class _Builder:
 
     def _fresh(self, path: str) -> str:
         """Return a node name that is not taken: `path`, or `path` with a number."""
-        if path not in self._shapes:
-            return path
-        count = 1
-        while (name := f"{path}_{count}") in self._shapes or name in self._reserved:
-            count += 1
+        name = path
+        while name in self._shapes or (name != path and name in self._reserved):
+            self._suffixes[path] += 1
+            name = f"{path}_{self._suffixes[path]}"
         return name
 
 
