@@ -51,11 +51,16 @@ def run_kernels(
     """Return the outputs by the kernels of `isa`, in memory that is NaN before the run."""
     shapes = {name: x.shape for name, x in zip(graph.inputs, inputs, strict=True)}
     workspace = Workspace(make_plan(graph, shapes, Constants(), isa=isa or best()), n_threads)
-    workspace.arena.view(np.float32)[:] = np.nan
+    poison(workspace.arena)
     for view, x in zip(workspace.inputs, inputs, strict=True):
         view[...] = x
     workspace.run()
     return [view.copy() for view in workspace.outputs]
+
+
+def poison(arena: np.ndarray) -> None:
+    """Fill memory with NaN, so that what is read before it is written shows."""
+    arena.view(np.float32)[:] = np.nan
 
 
 def small_cnn(seed: int = 0, side: int = 12) -> Graph:

@@ -51,8 +51,9 @@ def _pointer_cast(element):
     return cast
 
 
-# floats(address)[i] and integers(address)[i] read and write memory without bound checks.
+# floats(address)[i] and its like read and write memory without bound checks.
 floats = _pointer_cast(types.float32)
+doubles = _pointer_cast(types.float64)
 integers = _pointer_cast(types.int64)
 
 

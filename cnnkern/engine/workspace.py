@@ -9,7 +9,7 @@ import numpy as np
 from ..kernels import native
 from ..kernels.records import RUN
 from ..plan import Buffer, Plan
-from ..plan.lowering import aligned_empty
+from ..kernels.memory import aligned_empty
 from .threads import POOL
 
 LINE = 64  # bytes of a cache line

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..codegen.isa import Isa
+from .memory import aligned_floats
 
 
 def panel_floats(K: int, isa: Isa) -> int:
@@ -29,19 +30,29 @@ def pack_panels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     b : float32[N] or None
     """
     K, N = w.shape
-    rows = np.zeros((K + 1, N), np.float32)
-    rows[1:] = w
-    if b is not None:
-        rows[0] = b
     NR = isa.tile_columns
     full = N // NR * NR
-    panels = rows[:, :full].reshape(K + 1, full // NR, NR).transpose(1, 0, 2)
-    if full == N:
-        return np.ascontiguousarray(panels)
-    width = -(-(N - full) // isa.lanes) * isa.lanes
-    last = np.zeros((K + 1, width), np.float32)
-    last[:, : N - full] = rows[:, full:]
-    return np.concatenate([panels.ravel(), last.ravel()])
+    packed = aligned_floats(packed_floats(K, N, isa))
+    panels, last = np.split(packed, [full * (K + 1)])
+    _fill(panels.reshape(full // NR, K + 1, NR), w[:, :full], b)
+    if full < N:
+        _fill(last.reshape(1, K + 1, -1), w[:, full:], None if b is None else b[full:])
+    return packed
+
+
+def _fill(panels: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
+    """Write a matrix and its bias into ``float32[panels, K + 1, columns]``, zeros beyond N."""
+    n_panels, _, width = panels.shape
+    K, N = w.shape
+    if N < n_panels * width:
+        panels[...] = 0
+        panels[0, 1:, :N] = w
+    else:
+        panels[:, 1:] = w.reshape(K, n_panels, width).transpose(1, 0, 2)
+    bias = np.zeros(n_panels * width, np.float32)
+    if b is not None:
+        bias[:N] = b[:N]
+    panels[:, 0] = bias.reshape(n_panels, width)
 
 
 def pack_channels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:

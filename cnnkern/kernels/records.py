@@ -148,6 +148,22 @@ NORM = _record(
     floats=("epsilon", "limit"),
 )  # fmt: skip
 
+# Groups of `size` channels that are normalised each by itself.
+GROUP_NORM = _record(
+    "x", "y", "gamma", "beta", "size",
+    "D", "H", "W", "C", "channels_per_task", "channel_blocks",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+    floats=("epsilon",),
+)  # fmt: skip
+
+# y[n, i, j] = sum over k of a[n, i, k] * b[n, k, j]; k is contiguous in a, j in b and y.
+DOT = _record(
+    "a", "b", "y",
+    "I", "K", "J",
+    "a_n", "a_i", "b_n", "b_k", "y_n", "y_i",
+)  # fmt: skip
+
 # The border of a buffer: `y` is the first element of the halo itself.
 HALO = _record(
     "y",

@@ -1,4 +1,4 @@
-"""Kernels that reduce a row to a few numbers and then rewrite it: softmax, layer norm.
+"""Kernels that reduce a row to a few numbers and then rewrite it: softmax, layer norm, ...
 
 Sums run in float32 within blocks, whose sums are added in float64. So a sum of 100,000
 terms is as exact as one of some dozens, and the order of all additions is fixed.
@@ -10,13 +10,13 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline, inline_sum
 from ..codegen.vector import floats, maximum, sqrt
 from .elementwise import row_offset
-from .functions import ONE, ZERO, F, exp
+from .functions import ONE, ZERO, F, exp, positive
 
 BLOCK = 1024  # floats; with a partial sum per lane each adds some dozens
 
 
 def _rows(body):
-    """Return the factory of a kernel that calls ``body(p, x, y)`` for each row."""
+    """Return the factory of a kernel that calls ``body(p, scratch, x, y)`` for each row."""
 
     def factory(isa: Isa):
         def kernel(p, scratch, begin, end):
@@ -26,7 +26,7 @@ def _rows(body):
                 y = p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
                 count = min(end - row, p.W - row % p.W)
                 for _ in range(count):
-                    body(p, floats(x), floats(y))
+                    body(p, scratch, floats(x), floats(y))
                     x, y = x + p.x_w, y + p.y_w
                 row += count
 
@@ -75,7 +75,7 @@ def largest(x, n):
 
 
 @inline
-def softmax(p, x, y):
+def softmax(p, scratch, x, y):
     highest = largest(x, p.run)
     for i in range(p.run):
         y[i] = exp(x[i] - highest)
@@ -85,7 +85,7 @@ def softmax(p, x, y):
 
 
 @inline
-def log_softmax(p, x, y):
+def log_softmax(p, scratch, x, y):
     highest = largest(x, p.run)
     logarithm = F(math.log(F(sum_of_exponentials(x, p.run, highest))))
     for i in range(p.run):
@@ -93,7 +93,48 @@ def log_softmax(p, x, y):
 
 
 @inline
-def layer_norm(p, x, y):
+def sift(heap, root, n):
+    """Move the root of a heap, whose smallest is on top, down to its place."""
+    child = 2 * root + 1
+    while child < n:
+        if child + 1 < n and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[root] <= heap[child]:
+            break
+        heap[root], heap[child] = heap[child], heap[root]
+        root, child = child, 2 * child + 1
+
+
+@inline
+def sort_down(z, n):
+    """Sort a row in descending order: heapsort, which needs no memory."""
+    for i in range(n // 2):
+        sift(z, n // 2 - 1 - i, n)
+    for i in range(1, n):
+        z[0], z[n - i] = z[n - i], z[0]
+        sift(z, 0, n - i)
+
+
+@inline
+def sparsemax(p, scratch, x, y):
+    """Keras' threshold, see ops.softmax.Sparsemax. Scratch: a row."""
+    z = floats(scratch)
+    for i in range(p.run):
+        z[i] = x[i]
+    sort_down(z, p.run)
+    partial, total, kept = ZERO, 0.0, 0
+    for i in range(p.run):
+        partial += z[i]
+        if z[i] > (partial - ONE) / F(i + 1):
+            total += partial
+            kept += 1
+    threshold = (F(total) - ONE) / F(kept)
+    for i in range(p.run):
+        y[i] = positive(x[i] - threshold)
+
+
+@inline
+def layer_norm(p, scratch, x, y):
     """The mean in two parts: its rounding error is the mean of what it leaves."""
     gamma, beta = floats(p.gamma), floats(p.beta)
     mean = F(sum_of(x, p.run, ZERO) / p.run)
@@ -105,7 +146,7 @@ def layer_norm(p, x, y):
 
 
 @inline
-def rms_norm(p, x, y):
+def rms_norm(p, scratch, x, y):
     gamma = floats(p.gamma)
     scale = ONE / sqrt(F(sum_of_squares(x, p.run, ZERO) / p.run + p.epsilon))
     for i in range(p.run):
@@ -113,7 +154,7 @@ def rms_norm(p, x, y):
 
 
 @inline
-def unit_norm(p, x, y):
+def unit_norm(p, scratch, x, y):
     """Scale by 1 / length, at most by `limit`."""
     scale = min(ONE / sqrt(F(sum_of_squares(x, p.run, ZERO))), p.limit)
     for i in range(p.run):
@@ -122,6 +163,7 @@ def unit_norm(p, x, y):
 
 f32_softmax = _rows(softmax)
 f32_log_softmax = _rows(log_softmax)
+f32_sparsemax = _rows(sparsemax)
 f32_layer_norm = _rows(layer_norm)
 f32_rms_norm = _rows(rms_norm)
 f32_unit_norm = _rows(unit_norm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ..graph import Array, Op
 from ..shapes import Shape, product
 from .common import expect_inputs, from_end, known
 from .config import LayerConfig, Weights
+
+if TYPE_CHECKING:
+    from ..plan import Buffer, Lowering
 
 EPSILON = np.float32(1e-7)  # keras.config.epsilon(): a vector that is shorter is not scaled up
 
@@ -75,6 +78,10 @@ class Dot(Op):
             inputs = tuple(_unit(x, axis) for x, axis in pairs)
         samples = [np.tensordot(a, b, axes=self.axes) for a, b in zip(*inputs, strict=True)]
         return np.array(samples, np.float32).reshape(shape)
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        limit = float(1 / EPSILON) if self.normalize else 0.0
+        lowering.dot(*inputs, output, self.axes, limit)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         depth = shapes[0][self.axes[0]]

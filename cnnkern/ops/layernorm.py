@@ -242,6 +242,11 @@ class GroupNorm(Op):
         y = y if self.beta is None else y + self.beta
         return np.ascontiguousarray(np.moveaxis(y, -1, self.axis))
 
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        lowering.group_norm(
+            self, inputs[0], output, self.groups, self.axis, self.gamma, self.beta, self.epsilon
+        )
+
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 8 * product(shapes[0])
 

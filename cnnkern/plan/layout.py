@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-ALIGNMENT = 64  # bytes: a cache line and the widest vector
+from ..kernels.memory import ALIGNMENT
+
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ..codegen.isa import Isa, best
 from ..errors import PlanError
 from ..graph import NO_HALO, Array, Halo
 from ..kernels import KERNELS, address
+from ..kernels.memory import aligned
 from ..ops.activation import Activation
 from ..ops.resize import Taps
 from ..ops.window import Window, lift
@@ -22,11 +23,11 @@ from .depthwise import lower_depthwise
 from .elementwise import constant, lower_affine, lower_binary, lower_map, lower_standardize
 from .epilogue import Epilogue
 from .move import lower_move
+from .dot import lower_dot
 from .resample import lower_repeats, lower_resampling
-from .rows import lower_rows, norm_fields
+from .rows import lower_group_norm, lower_rows, norm_fields
 from .transpose import lower_transpose
 from .winograd import lower_winograd
-from .layout import ALIGNMENT
 
 MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
 CHANNELS_PER_TASK = 64  # of a global pooling: whole cache lines, their sums in registers
@@ -58,7 +59,7 @@ class Constants:
         """Return the address of the array that `make` gives, made once per key."""
         array = self.arrays.get(key)
         if array is None:  # of several threads that make it at once, the first one's is kept
-            array = self.arrays.setdefault(key, aligned_copy(make()))
+            array = self.arrays.setdefault(key, aligned(make()))
         return array.ctypes.data
 
 
@@ -274,6 +275,19 @@ class Lowering:
         arrays = norm_fields(self, owner, run, gamma, beta)
         lower_rows(self, kernel, x, y, axes, **arrays, **fields)
 
+    def group_norm(
+        self, owner: object, x: Buffer, y: Buffer, groups: int, axis: int,
+        gamma: Array | None, beta: Array | None, epsilon: float,
+    ) -> None:  # fmt: skip
+        """Append group normalization of the channels that stand along `axis`."""
+        lower_group_norm(self, owner, x, y, groups, axis, gamma, beta, epsilon)
+
+    def dot(
+        self, x0: Buffer, x1: Buffer, y: Buffer, axes: tuple[int, int], limit: float
+    ) -> None:
+        """Append ``y[n, i.., j..] = sum over k of x0[n, i.., k] * x1[n, j.., k]``."""
+        lower_dot(self, x0, x1, y, axes, limit)
+
     def move(self, x: Buffer, y: Buffer, x_strides: Sequence[int]) -> None:
         """Append ``y[i, j, ..] = x[i * x_strides[0] + j * x_strides[1] + ..]``, strides in bytes."""
         lower_move(self, x.address, y.address, zip(y.shape, x_strides, y.axis_strides, strict=True))
@@ -340,17 +354,3 @@ class Lowering:
             D=D, H=H, W=W, C=C, D0=d0, D1=d1, H0=h0, H1=h1, W0=w0, W1=w1,
             **stride_fields("y", inner.strides),
         )  # fmt: skip
-
-
-def aligned_empty(nbytes: int) -> np.ndarray:
-    """Return uninitialised bytes that begin at a multiple of ALIGNMENT."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + nbytes]
-
-
-def aligned_copy(array: np.ndarray) -> np.ndarray:
-    """Return a flat copy of `array` that begins at a multiple of ALIGNMENT."""
-    flat = aligned_empty(array.nbytes).view(array.dtype)
-    flat[:] = array.ravel()
-    return flat

@@ -9,10 +9,13 @@ import numpy as np
 
 from ..graph import Array
 from ..shapes import product
-from .buffer import Buffer, pixels
+from .buffer import Buffer, pixels, stride_fields
 
 if TYPE_CHECKING:
     from .lowering import Lowering
+
+CHANNELS_PER_TASK = 32  # of a group norm, at least: two cache lines per pixel
+SCRATCH_PER_CHANNEL = 4 * 4 + 2 * 8  # bytes: 4 float32, 2 float64
 
 
 def lower_rows(
@@ -33,6 +36,33 @@ def lower_rows(
     lowering.permute(x, last, order)
     lower_rows(lowering, kernel, last, last, range(-len(axes), 0), **fields)
     lowering.permute(last, y, [order.index(i) for i in range(rank)])
+
+
+def lower_group_norm(
+    lowering: Lowering, owner: object, x: Buffer, y: Buffer, groups: int, axis: int,
+    gamma: Array | None, beta: Array | None, epsilon: float,
+) -> None:  # fmt: skip
+    """Append group normalization of the channels that stand along `axis`."""
+    if axis != -1:
+        rank = len(x.shape)
+        order = [i for i in range(rank) if i != rank + axis] + [rank + axis]
+        last = lowering.temporary(tuple(x.shape[i] for i in order))
+        lowering.permute(x, last, order)
+        lower_group_norm(lowering, owner, last, last, groups, -1, gamma, beta, epsilon)
+        lowering.permute(last, y, [order.index(i) for i in range(rank)])
+        return
+    N, D, H, W, C = x.dims
+    size = C // groups
+    channels = -(-CHANNELS_PER_TASK // size) * size
+    blocks = -(-C // channels)
+    lowering.scratch(SCRATCH_PER_CHANNEL * channels)
+    lowering.call(
+        "f32_group_norm", N * blocks,
+        x=x.address, y=y.address, size=size, D=D, H=H, W=W, C=C,
+        channels_per_task=channels, channel_blocks=blocks, epsilon=epsilon,
+        **stride_fields("x", x.strides), **stride_fields("y", y.strides),
+        **norm_fields(lowering, owner, C, gamma, beta),
+    )  # fmt: skip
 
 
 def norm_fields(

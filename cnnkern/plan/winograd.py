@@ -8,6 +8,7 @@ import numpy as np
 
 from ..codegen.isa import Isa
 from ..graph import Array
+from ..kernels.memory import aligned_floats
 from ..kernels.pack import pack_panels, packed_floats, panel_floats
 from ..ops.window import Window, winograd_tiles
 from .buffer import FLOAT_NBYTES, Buffer, stride_fields
@@ -91,9 +92,13 @@ def transform_filters(filters: Array, isa: Isa) -> np.ndarray:
     gaps = points[:, None] - points[None, :] + np.eye(len(points))
     G = np.vander(points, 3, increasing=True) / gaps.prod(axis=1)[:, None]
     G = np.vstack([G, [0.0, 0.0, 1.0]])
-    U = np.einsum("ai,bj,ijcd->abcd", G, G, filters.astype(np.float64), optimize=True)
-    matrices = U.reshape(POINTS, *filters.shape[2:]).astype(np.float32)
-    return np.concatenate([pack_panels(u, None, isa).ravel() for u in matrices])
+    *_, C, OC = filters.shape
+    taps = filters.reshape(9, C * OC).astype(np.float64)
+    packed = aligned_floats(POINTS * packed_floats(C, OC, isa)).reshape(POINTS, -1)
+    for point, factors in enumerate(np.kron(G, G)):
+        u = (factors @ taps).astype(np.float32)
+        packed[point] = pack_panels(u.reshape(C, OC), None, isa)
+    return packed
 
 
 def _padded_bias(bias: Array | None, length: int) -> np.ndarray:

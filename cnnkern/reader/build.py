@@ -27,7 +27,10 @@ from .weights import Source, WeightQueue, title
 
 MAX_CALLS = 50_000  # a nested model that is applied often multiplies its layers
 
+MAX_CLAIMS = 16  # outputs of a layer that is not understood
+
 Tensors = dict[tuple[str, int], tuple[str, ...]]  # (layer, call) -> node names
+Claims = dict[tuple[str, int], list[Shape | None]]  # (layer, call) -> shapes
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class _Builder:
         self._ops: dict[Path, tuple[Op, ...]] = {}
         self._n_params: Counter[str] = Counter()  # per layer of the outermost model
         self._sources: dict[Path, Source] = {}
+        self._claims: dict[Path, Claims] = {}
 
     def graph(self, spec: ModelSpec, source: Source) -> Graph:
         """Build the whole model."""
@@ -159,8 +163,7 @@ class _Builder:
             try:
                 outputs = self._call(scope, index, count, tensors)
             except CnnkernError as error:
-                claims = _claimed_shapes(scope.spec, layer.name, count)
-                path = (*scope.path, layer.name)
+                path, claims = (*scope.path, layer.name), self._claimed(scope, layer, count)
                 outputs = self._failed(layer.class_name, path, error, claims)
             tensors[layer.name, count] = outputs
         return tensors
@@ -173,6 +176,14 @@ class _Builder:
             raise error
         self._problems[Problem("/".join(path), class_name, str(error))] = None
         return tuple(self._unknown(path, shape) for shape in claims)
+
+    def _claimed(self, scope: _Scope, layer: LayerSpec, count: int) -> list[Shape | None]:
+        """Return the shapes that the configuration claims for what a call returns."""
+        if self._problems is None:
+            return []
+        if scope.path not in self._claims:
+            self._claims[scope.path] = _claimed_shapes(scope.spec)
+        return self._claims[scope.path].get((layer.name, count), [None])
 
     def _unknown(self, path: Path, shape: Shape | None) -> str:
         name = self._fresh("/".join(path))
@@ -188,7 +199,7 @@ class _Builder:
         kind, config = op_class(layer), layer_config(layer, "/".join(path), call)
         shapes = self._known_shapes(inputs)
         if len(shapes) < len(inputs):
-            claims = _claimed_shapes(scope.spec, layer.name, count)
+            claims = self._claimed(scope, layer, count)
             return tuple(self._unknown(path, shape) for shape in claims)
         key = (*path, str(count)) if layer.is_op else path  # an op's arguments vary by call
         if key not in self._ops:
@@ -208,10 +219,11 @@ class _Builder:
         source = self._sources[path]
         if isinstance(source, FlatSource):
             rehearsal = RehearsalSource(model, source)
-            trial, n_known = _Builder(self._problems), len(self._problems or ())
+            trial = _Builder(None if self._problems is None else {})
             names = [trial._unknown(path, self._shapes[name]) for name in inputs]
             outputs = trial._outputs(_Scope(model, rehearsal, path), names)
-            if len(self._problems or ()) > n_known:
+            if self._problems is not None and trial._problems:
+                self._problems.update(trial._problems)
                 return tuple(self._unknown(path, trial._shapes[name]) for name in outputs)
             source = self._sources[path] = split_flat(model, source, rehearsal.taken)
         return self._outputs(_Scope(model, source, path), inputs)
@@ -274,11 +286,13 @@ def _tensor(tensors: Tensors, ref: TensorRef) -> str:
     return outputs[ref.tensor]
 
 
-def _claimed_shapes(spec: ModelSpec, name: str, count: int) -> list[Shape | None]:
-    """Return the shapes that the configuration claims for what a call returns."""
+def _claimed_shapes(spec: ModelSpec) -> Claims:
+    """Return the shapes that the configuration claims for what its calls return."""
+    claims: Claims = {}
     calls = (call for layer in spec.layers for call in layer.calls)
-    claims: dict[int, Shape | None] = {0: None}
     for ref in (*(ref for call in calls for ref in call_tensors(call)), *spec.outputs):
-        if (ref.layer, ref.call) == (name, count):
-            claims[ref.tensor] = claims.get(ref.tensor) or ref.shape
-    return [claims.get(tensor) for tensor in range(max(claims) + 1)]
+        shapes = claims.setdefault((ref.layer, ref.call), [None])
+        if 0 <= ref.tensor < MAX_CLAIMS:
+            shapes.extend([None] * (ref.tensor + 1 - len(shapes)))
+            shapes[ref.tensor] = shapes[ref.tensor] or ref.shape
+    return claims

@@ -266,8 +266,10 @@ class _Hdf5Array:
         self.budget.spend(math.prod(self.shape) * dtype.itemsize)
         with _hdf5_errors(f"array {self.where!r}"), np.errstate(over="ignore"):
             if self.filters:
-                return as_array(read_chunks(self.dataset, self.filters))
-            return as_array(self.dataset[()])
+                values = read_chunks(self.dataset, self.filters)
+            else:
+                values = self.dataset[()]
+            return as_array(values).reshape(self.shape)
 
 
 def _checked_array(dataset: Any, where: str, budget: _Budget) -> _Hdf5Array:

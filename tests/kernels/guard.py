@@ -1,14 +1,18 @@
-"""Memory between two pages that must not be touched: a kernel that leaves it is killed."""
+"""Memory between pages that must not be touched: a kernel that leaves its buffer is killed."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Iterable
 
 import numpy as np
 
+import cnnkern.plan
+import support
 from cnnkern.engine import workspace
 from cnnkern.plan import lowering
+from cnnkern.plan.layout import Lifetime
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
@@ -16,21 +20,47 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
-def guarded_empty(nbytes: int, at_end: bool) -> np.ndarray:
-    """Return NaN bytes that end, or begin, where a guard page begins or ends."""
-    room = -(-nbytes // PAGE) * PAGE
-    memory = np.frombuffer(mmap.mmap(-1, room + 2 * PAGE), np.uint8)
-    start = memory.ctypes.data
-    for guard in (start, start + PAGE + room):
-        if _libc.mprotect(guard, PAGE, PROT_NONE):
-            raise OSError(ctypes.get_errno(), "mprotect")
-    first = PAGE + (room - nbytes if at_end else 0)
-    inside = memory[first : first + nbytes]
-    inside[:] = 0xFF
-    return inside
+class Guard:
+    """Puts every storage between two guard pages, at the end or the begin of its pages."""
+
+    def __init__(self, at_end: bool) -> None:
+        self.at_end = at_end
+        self.arena_nbytes = 0
+        self.inside_arena: list[int] = []  # offsets of the guard pages between storages
+
+    def install(self) -> None:
+        """Guard storages, scratch memory, tables and packed weights from here on."""
+        cnnkern.plan.place = self.place
+        workspace.aligned_empty = lowering.aligned_empty = self.empty
+        support.poison = lambda arena: None  # `empty` did, and guard pages cannot be written
+
+    def place(self, lifetimes: Iterable[Lifetime]) -> tuple[dict[str, int], int]:
+        """Return offsets like plan.layout.place, for an arena that shares no memory."""
+        offsets, start, self.inside_arena = {}, 0, []
+        for item in lifetimes:
+            offsets[item.storage] = start + self._first(item.nbytes)
+            self.inside_arena.append(start + pages(item.nbytes))
+            start += pages(item.nbytes) + PAGE
+        self.arena_nbytes = start
+        return offsets, start
+
+    def empty(self, nbytes: int) -> np.ndarray:
+        """Return NaN bytes that end, or begin, where a guard page begins or ends."""
+        is_arena = nbytes == self.arena_nbytes > 0
+        memory = np.frombuffer(mmap.mmap(-1, pages(nbytes) + 2 * PAGE), np.uint8)
+        memory[:] = 0xFF
+        first = PAGE + self._first(nbytes)
+        guards = [0, PAGE + pages(nbytes)]
+        guards += [first + offset for offset in self.inside_arena if is_arena]
+        for guard in guards:
+            if _libc.mprotect(memory.ctypes.data + guard, PAGE, PROT_NONE):
+                raise OSError(ctypes.get_errno(), "mprotect")
+        return memory[first : first + nbytes]
+
+    def _first(self, nbytes: int) -> int:
+        return pages(nbytes) - nbytes if self.at_end else 0
 
 
-def install(at_end: bool) -> None:
-    """Let arenas, scratch memory, tables and packed weights stand between guard pages."""
-    for module in (lowering, workspace):
-        module.aligned_empty = lambda nbytes: guarded_empty(nbytes, at_end)
+def pages(nbytes: int) -> int:
+    """Return the bytes of the pages that hold `nbytes`."""
+    return -(-nbytes // PAGE) * PAGE

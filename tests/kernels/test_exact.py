@@ -14,10 +14,10 @@ MAX_THREADS = 4
 GUARDED_RUN = """
 import numpy as np
 from cnnkern.codegen.isa import available
-import guard, exact_cases, support
-guard.install(at_end={at_end})
+import exact_cases, guard, support
+guard.Guard(at_end={at_end}).install()
 rng = np.random.default_rng(7)
-for index in range(150):
+for _ in range(400):
     case = exact_cases.random_case(rng)
     for isa in available():
         (y,) = support.run_kernels(case.graph, *case.inputs, isa=isa)

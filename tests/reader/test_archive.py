@@ -111,7 +111,9 @@ def test_refuses_a_wrong_checksum():
 
 
 @pytest.mark.parametrize(
-    ("offset", "value"), [(12, 1 << 30), (16, 1 << 30), (8, 60_000)], ids=["size", "at", "count"]
+    ("offset", "value"),
+    [(12, 1 << 30), (16, 1 << 30), (8, 60_000)],
+    ids=["size", "at", "count"],
 )
 def test_refuses_a_wrong_directory(offset, value):
     layout = "<H" if offset == 8 else "<L"

@@ -1,6 +1,7 @@
 """Records become a graph: order, names, sharing, flattening, problems."""
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -190,7 +191,9 @@ def test_layers_and_ops_of_one_name_are_told_apart(has_module):
 
 
 def test_the_batch_axis_is_free():
-    config = functional([image(shape=(8, 4)), layer("ReLU", "r", [tensor("x")])], ["x"], [("r", 0)])
+    config = functional(
+        [image(shape=(8, 4)), layer("ReLU", "r", [tensor("x")])], ["x"], [("r", 0)]
+    )
     assert build(config).shapes()["r"] == (None, 4)
 
 
@@ -234,12 +237,16 @@ def test_policies_of_models_are_refused_too():
     inner = nested_twice(dtype="mixed_float16")
     with pytest.raises(UnsupportedLayerError, match="Functional 'inner': dtype"):
         build(inner, {"inner": {"d": DENSE}})
-    config = functional([image(), layer("ReLU", "r", [tensor("x")])], ["x"], [("r", 0)], dtype="float16")
+    config = functional(
+        [image(), layer("ReLU", "r", [tensor("x")])], ["x"], [("r", 0)], dtype="float16"
+    )
     with pytest.raises(UnsupportedLayerError, match="Functional 'net': dtype"):
         build(config)
 
 
-@pytest.mark.parametrize("kwargs", [{"training": True}, {"mask": [1]}, {"mask": tensor("x")}], ids=str)
+@pytest.mark.parametrize(
+    "kwargs", [{"training": True}, {"mask": [1]}, {"mask": tensor("x")}], ids=str
+)
 def test_arguments_that_change_the_result_are_refused(kwargs):
     relu = layer("ReLU", "r", [tensor("x")], kwargs=kwargs)
     with pytest.raises(UnsupportedLayerError, match="ReLU 'r': it is called with"):
@@ -259,12 +266,20 @@ def test_layers_are_called_with_their_inputs_only(args):
 
 
 def cycle():
-    layers = [image(), layer("Add", "a", [[tensor("x"), tensor("b")]]), layer("ReLU", "b", [tensor("a")])]
+    layers = [
+        image(),
+        layer("Add", "a", [[tensor("x"), tensor("b")]]),
+        layer("ReLU", "b", [tensor("a")]),
+    ]
     return functional(layers, ["x"], [("b", 0)])
 
 
 def second_output():
-    layers = [image(), layer("ReLU", "a", [tensor("x")]), layer("ReLU", "b", [tensor("a", 0, 1)])]
+    layers = [
+        image(),
+        layer("ReLU", "a", [tensor("x")]),
+        layer("ReLU", "b", [tensor("a", 0, 1)]),
+    ]
     return functional(layers, ["x"], [("b", 0)])
 
 
@@ -285,12 +300,18 @@ def other_shape():
 
 
 def misfit():
-    layers = [image("x"), image("y", (None, 3)), layer("Add", "add", [[tensor("x"), tensor("y")]])]
+    layers = [
+        image("x"),
+        image("y", (None, 3)),
+        layer("Add", "add", [[tensor("x"), tensor("y")]]),
+    ]
     return functional(layers, ["x", "y"], [("add", 0)])
 
 
 def confused():
-    return functional([image(), layer("ReLU", "a", [tensor("x")], max_value=[])], ["x"], [("a", 0)])
+    return functional(
+        [image(), layer("ReLU", "a", [tensor("x")], max_value=[])], ["x"], [("a", 0)]
+    )
 
 
 def unbuilt():
@@ -357,6 +378,20 @@ def test_problems_are_collected():
     assert "dtype='float16'" in messages["f"]
 
 
+def test_claims_of_many_outputs_cost_nothing():
+    layers = [
+        image(),
+        layer("LSTM", "a", [tensor("x")]),
+        layer("ReLU", "b", [tensor("a", 0, 1)]),
+    ]
+    layers += [
+        layer("ReLU", "c", [tensor("a", 0, 10**9)]),
+        layer("ReLU", "d", [tensor("a", 0, -1)]),
+    ]
+    found = problems(functional(layers, ["x"], [("b", 0), ("c", 0), ("d", 0)]))
+    assert [p.layer for p in found] == ["a", "c", "d"]
+
+
 def test_problems_of_nested_models_are_found_once():
     config = nested_twice()
     config["config"]["layers"][2]["config"]["layers"][2]["class_name"] = "LSTM"
@@ -370,7 +405,7 @@ def test_a_good_model_has_no_problems():
 
 def test_long_models_are_read_in_time():
     names = ["x", *(f"r{n}" for n in range(3000))]
-    layers = [layer("ReLU", b, [tensor(a)]) for a, b in zip(names, names[1:], strict=False)]
+    layers = [layer("ReLU", b, [tensor(a)]) for a, b in pairwise(names)]
     config = functional([*layers[::-1], image()], ["x"], [(names[-1], 0)])
     start = time.perf_counter()
     assert len(call_order(parse_model(config))) == 3000
@@ -379,7 +414,9 @@ def test_long_models_are_read_in_time():
 
 
 def test_nested_models_cannot_multiply_without_end():
-    config = functional([image("i"), layer("ReLU", "r", [tensor("i")])], ["i"], [("r", 0)], "m0")
+    config = functional(
+        [image("i"), layer("ReLU", "r", [tensor("i")])], ["i"], [("r", 0)], "m0"
+    )
     for level in range(1, 6):
         inner = f"m{level - 1}"
         config["inbound_nodes"] = [

@@ -243,12 +243,14 @@ def test_refuses_paths_that_are_not_names(tmp_path, name):
     write_legacy(path)
     with h5py.File(path, "r+") as file:
         file["model_weights/dense"].attrs["weight_names"] = [name.encode(), b"dense/bias:0"]
-    with pytest.raises(ModelFileError, match="valid path|missing"):
+    with pytest.raises(ModelFileError, match=r"valid path|missing"):
         load(path)
 
 
 @pytest.mark.parametrize(
-    "value", [3, np.zeros(4), np.array([b"a"]), h5py.Empty("f4"), "{", "[]", b"\xff{}"], ids=repr
+    "value",
+    [3, np.zeros(4), np.array([b"a"]), h5py.Empty("f4"), "{", "[]", b"\xff{}"],
+    ids=repr,
 )
 def test_refuses_other_model_configs(tmp_path, value):
     path = tmp_path / "model.h5"
@@ -259,7 +261,9 @@ def test_refuses_other_model_configs(tmp_path, value):
         load(path)
 
 
-@pytest.mark.parametrize("value", [3, "dense", np.zeros(4), np.full((2, 2), b"dense")], ids=repr)
+@pytest.mark.parametrize(
+    "value", [3, "dense", np.zeros(4), np.full((2, 2), b"dense")], ids=repr
+)
 def test_refuses_other_layer_names(tmp_path, value):
     path = tmp_path / "model.h5"
     write_legacy(path)

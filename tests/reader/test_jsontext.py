@@ -5,7 +5,9 @@ from cnnkern.reader.jsontext import MAX_JSON_BYTES, MAX_JSON_DEPTH, parse_json
 
 
 def test_reads_an_object():
-    assert parse_json(b'{"a": [1, 2.5, null, "\\u00e9"]}', "config") == {"a": [1, 2.5, None, "é"]}
+    assert parse_json(b'{"a": [1, 2.5, null, "\\u00e9"]}', "config") == {
+        "a": [1, 2.5, None, "é"]
+    }
 
 
 def test_accepts_the_greatest_depth():

@@ -1,0 +1,75 @@
+"""Products of two activations along one axis of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..shapes import product
+from .buffer import Buffer
+
+if TYPE_CHECKING:
+    from .lowering import Lowering
+
+MIN_ROW = 16  # floats: shorter rows of y do not fill a vector
+
+
+def lower_dot(
+    lowering: Lowering, x0: Buffer, x1: Buffer, y: Buffer, axes: tuple[int, int], limit: float
+) -> None:
+    """Append ``y[n, i.., j..] = sum over k of x0[n, i.., k] * x1[n, j.., k]``.
+
+    Parameters
+    ----------
+    axes : the axis k of each input, counted from the end
+    limit : scale inputs to unit length along k by at most this factor; 0 leaves them
+    """
+    a, b = (_rows(lowering, x, axis, limit) for x, axis in zip((x0, x1), axes, strict=True))
+    (N, I, _), (_, J, _) = a.shape, b.shape
+    target = y.reshape((N, I, J)) if y.is_dense else lowering.temporary((N, I, J))
+    if J < min(MIN_ROW, I):
+        turned = target.reshape((N, J, I)) if J == 1 else lowering.temporary((N, J, I))
+        _product(lowering, b, _transposed(lowering, a), turned)
+        if J > 1:
+            lowering.permute(turned, target, (0, 2, 1))
+    else:
+        _product(lowering, a, _transposed(lowering, b), target)
+    if not y.is_dense:
+        lowering.copy(target, y)
+
+
+def _rows(lowering: Lowering, x: Buffer, axis: int, limit: float) -> Buffer:
+    """Return `x` as rows of k, float32[N, I, K]."""
+    rank = len(x.shape)
+    K = x.shape[axis]
+    shape = (x.shape[0], product(x.shape[1:]) // max(K, 1), K)
+    if axis == -1 and x.is_dense and not limit:
+        return x.reshape(shape)
+    order = [i for i in range(rank) if i != rank + axis] + [rank + axis]
+    last = lowering.temporary(tuple(x.shape[i] for i in order))
+    lowering.permute(x, last, order)
+    rows = last.reshape(shape)
+    if limit:
+        lowering.rows("f32_unit_norm", rows, rows, limit=limit)
+    return rows
+
+
+def _transposed(lowering: Lowering, x: Buffer) -> Buffer:
+    """Return float32[N, K, I] of float32[N, I, K]."""
+    N, I, K = x.shape
+    if I == 1:
+        return x.reshape((N, K, I))
+    turned = lowering.temporary((N, K, I))
+    lowering.permute(x, turned, (0, 2, 1))
+    return turned
+
+
+def _product(lowering: Lowering, a: Buffer, b: Buffer, y: Buffer) -> None:
+    (N, I, K), (_, _, J) = a.shape, b.shape
+    lowering.flops = 2 * N * I * K * J
+    lowering.call(
+        "f32_dot", N * I,
+        a=a.address, b=b.address, y=y.address, I=I, K=K, J=J,
+        a_n=a.axis_strides[0], a_i=a.axis_strides[1],
+        b_n=b.axis_strides[0], b_k=b.axis_strides[1],
+        y_n=y.axis_strides[0], y_i=y.axis_strides[1],
+    )  # fmt: skip
