@@ -17,7 +17,7 @@ from ..kernels.records import STEP
 from ..shapes import product
 from .buffer import ABSOLUTE, Address, Buffer
 from .layout import ALIGNMENT, Lifetime, place
-from .lowering import Constants, Lowering, Step
+from .lowering import Constants, HostCall, Lowering, Step
 
 __all__ = ["Address", "Buffer", "Constants", "Lowering", "Plan", "Step", "make_plan"]
 
@@ -39,6 +39,7 @@ class Plan:
     outputs: tuple[Buffer, ...]
     constants: Constants  # kept alive by their plans
     isa: Isa
+    host_calls: tuple[HostCall, ...] = ()  # in the order of their steps
 
     @cached_property
     def flops(self) -> int:
@@ -148,6 +149,7 @@ class _Planner:
             outputs=tuple(self.buffers[name] for name in self.graph.outputs),
             constants=self.lowering.constants,
             isa=self.lowering.isa,
+            host_calls=tuple(self.lowering.host_calls),
         )
 
     def _lower(self, node: Node) -> None:

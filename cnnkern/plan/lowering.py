@@ -49,6 +49,16 @@ class Step:
         return max(self.n_tiles // MAX_CLAIMS, 1)
 
 
+@dataclass(frozen=True)
+class HostCall:
+    """A Python function that runs between two steps; it needs the interpreter."""
+
+    step: int  # the first step that runs after it
+    function: Callable[..., Array]
+    inputs: tuple[Buffer, ...]
+    output: Buffer
+
+
 @dataclass
 class Constants:
     """Packed weights, one aligned copy per model, shared by its plans."""
@@ -70,6 +80,7 @@ class Lowering:
     constants: Constants
     isa: Isa = field(default_factory=best)
     steps: list[Step] = field(default_factory=list)
+    host_calls: list[HostCall] = field(default_factory=list)
     temporaries: list[Buffer] = field(default_factory=list)
     scratch_nbytes: int = 0
     node: str = ""
@@ -83,6 +94,12 @@ class Lowering:
         if n_tiles > 0:
             self.steps.append(Step(self.node, kernel, n_tiles, fields, self.flops))
             self.flops = 0
+
+    def host_call(
+        self, function: Callable[..., Array], inputs: Sequence[Buffer], output: Buffer
+    ) -> None:
+        """Append ``output = function(*inputs)``, computed in Python."""
+        self.host_calls.append(HostCall(len(self.steps), function, tuple(inputs), output))
 
     def kernel_address(self, kernel: str) -> int:
         """Return a row function's address, to be called by another kernel."""

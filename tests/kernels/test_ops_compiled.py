@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 import numpy as np
 import pytest
 
@@ -19,16 +17,16 @@ from cnnkern.ops.resize import UpSampling
 from op_cases import COMPUTING, Case, all_cases
 from support import graph_of, run_kernels, run_python
 
-CASES = {
-    name: list(cases) for name, cases in groupby(all_cases(), lambda case: type(case.op).__name__)
-}
+CASES: dict[str, list[Case]] = {}
+for each in all_cases():
+    CASES.setdefault(type(each.op).__name__, []).append(each)
 NAN, INF = float("nan"), float("inf")
 SPECIAL = (NAN, INF, -INF, -0.0, 0.0, 1.0, -1.0)
 
 GUARDED_RUN = """
 from cnnkern.codegen.isa import available
 import guard, op_cases, support
-guard.install(at_end={at_end})
+guard.Guard({at_end}).install()
 for case in op_cases.all_cases():
     for isa in available():
         support.run_kernels(case.graph, *case.inputs(), isa=isa)
@@ -73,9 +71,7 @@ def test_nothing_outside_the_buffers_is_touched(at_end: bool) -> None:
     assert run_python(GUARDED_RUN.format(at_end=at_end), timeout=300) == "done"
 
 
-MOVING = [
-    Permute((2, 1)), RepeatVector(3), UpSampling((2,)), Concatenate(-1), Concatenate(-2),
-]  # fmt: skip
+MOVING = [Permute((2, 1)), RepeatVector(3), Concatenate(-1), Concatenate(-2)]
 
 
 @pytest.mark.parametrize("op", MOVING, ids=lambda op: type(op).__name__)
@@ -85,6 +81,12 @@ def test_special_values_are_moved_as_they_are(op: Op) -> None:
         x = np.resize(np.array(SPECIAL, np.float32), shape)
         inputs = [x, x] if isinstance(op, Concatenate) else [x]
         assert_same_bits(apply(op, *inputs), op.reference(*inputs))
+
+
+def test_special_values_are_repeated_as_they_are() -> None:
+    for length in range(1, 40):
+        x = np.resize(np.array(SPECIAL, np.float32), (1, length, 3))
+        assert_same_bits(apply(UpSampling((2,)), x), np.repeat(x, 2, axis=1))
 
 
 def test_prelu() -> None:
