@@ -3,12 +3,9 @@
 Loaded code is never freed; every kernel is shape-generic and loaded once.
 """
 
-import threading
 from functools import cache
 
 import llvmlite.binding as llvm
-
-_lock = threading.RLock()
 
 
 @cache
@@ -22,9 +19,8 @@ def _linker() -> llvm.ExecutionEngine:
 
 
 def link(symbol: str, code: bytes) -> int:
-    """Load an object file and return the address of its function `symbol`."""
-    with _lock:
-        linker = _linker()
-        linker.add_object_file(llvm.ObjectFileRef.from_data(code))
-        linker.finalize_object()
-        return int(linker.get_function_address(symbol))
+    """Load an object file and return the address of its function; one thread at a time."""
+    linker = _linker()
+    linker.add_object_file(llvm.ObjectFileRef.from_data(code))
+    linker.finalize_object()
+    return int(linker.get_function_address(symbol))

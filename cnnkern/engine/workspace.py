@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ..kernels import native
-from ..kernels.records import RUN
-from ..plan import Buffer, Plan
 from ..kernels.memory import aligned_empty
+from ..kernels.records import RUN
+from ..plan import Buffer, HostCall, Plan
 from .threads import POOL
 
 LINE = 64  # bytes of a cache line
@@ -30,15 +30,36 @@ class Workspace:
         self.inputs = [self._view(plan, buffer) for buffer in plan.inputs]
         self.outputs = [self._view(plan, buffer) for buffer in plan.outputs]
         self._run = self._records(plan)
-        self._segments = list(_segments(plan))
+        self._segments = list(self._cut(plan))
         self._serial = native("run_serial", plan.isa)
         self._args = self._run.ctypes.data
 
     def run(self) -> None:
         """Compute the outputs from the inputs."""
-        for begin, end in self._segments:
+        for begin, end, host_call in self._segments:
             if self.n_threads == 1 or not POOL.share(self._args, begin, end, self.n_threads):
                 self._serial(self._args, 0, begin, end)
+            if host_call is not None:
+                host_call()
+
+    def _cut(self, plan: Plan) -> Iterator[tuple[int, int, Callable[[], None] | None]]:
+        """Cut the steps at host calls, and elsewhere into ranges that end within a moment."""
+        begin = 0
+        for call in plan.host_calls:
+            *ranges, (last, end) = _segments(plan, begin, call.step)
+            yield from ((first, until, None) for first, until in ranges)
+            yield last, end, self._bound(plan, call)
+            begin = call.step
+        yield from ((*segment, None) for segment in _segments(plan, begin, len(plan.steps)))
+
+    def _bound(self, plan: Plan, call: HostCall) -> Callable[[], None]:
+        inputs = [self._view(plan, buffer) for buffer in call.inputs]
+        output = self._view(plan, call.output)
+
+        def run() -> None:
+            output[...] = call.function(*inputs)
+
+        return run
 
     def _view(self, plan: Plan, buffer: Buffer) -> np.ndarray:
         """Return a buffer's elements, without its halo, as an array over the arena."""
@@ -64,12 +85,12 @@ class Workspace:
         return run
 
 
-def _segments(plan: Plan) -> Iterator[tuple[int, int]]:
-    """Cut the steps into ranges that each end within a moment."""
-    begin, flops = 0, 0
-    for index, step in enumerate(plan.steps):
+def _segments(plan: Plan, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut the steps begin .. end into ranges that each end within a moment."""
+    flops = 0
+    for index, step in enumerate(plan.steps[begin:end], begin):
         if flops > SEGMENT_FLOPS:
             yield begin, index
             begin, flops = index, 0
         flops += step.flops
-    yield begin, len(plan.steps)
+    yield begin, end

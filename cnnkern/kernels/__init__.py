@@ -8,6 +8,7 @@ neither Numba nor the modules below.
 import ctypes
 import functools
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -82,6 +83,16 @@ KERNELS = {
 _addresses: dict[str, int] = {}
 _compiled: list[str] = []
 _lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """Forget who held the lock: in a forked child that thread does not exist."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def variant(name: str, isa: Isa) -> str:

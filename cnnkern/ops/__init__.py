@@ -15,6 +15,7 @@ from . import (
     activation,
     adaptive,
     conv,
+    custom,
     dense,
     depthwise,
     dot,
@@ -30,8 +31,8 @@ from . import (
 )
 
 FAMILIES = (
-    activation, adaptive, conv, dense, depthwise, dot, layernorm, layout, merge, norm, pool,
-    prelu, resize, softmax, transpose,
+    activation, adaptive, conv, custom, dense, depthwise, dot, layernorm, layout, merge, norm,
+    pool, prelu, resize, softmax, transpose,
 )  # fmt: skip
 
 

@@ -113,6 +113,11 @@ class Sparsemax(Softmax):
         y: Array = np.maximum(x - (total - 1) / k, np.float32(0))
         return y
 
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        (axis,) = self.axes
+        lowering.scratch(output.shape[axis] * np.dtype(np.float32).itemsize)
+        super().lower(lowering, inputs, output)
+
 
 @dataclass(frozen=True)
 class Glu(Op):

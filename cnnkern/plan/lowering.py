@@ -111,7 +111,7 @@ class Lowering:
 
     def scalar(self, value: float) -> Buffer:
         """Return a constant number as a buffer that broadcasts."""
-        number = self.constants.address(("scalar", value), lambda: np.array([value], np.float32))
+        number = self.constants.address(("scalar", float(value).hex()), lambda: np.array([value], np.float32))
         return Buffer((1,), Address(ABSOLUTE, number), (0, 0, 0, 0))
 
     def table(self, values: tuple[int, ...]) -> int:
@@ -352,7 +352,7 @@ class Lowering:
     def parameters(self, values: tuple[float, ...]) -> int:
         """Return the address of a row function's parameters."""
         return self.constants.address(
-            ("parameters", values), lambda: np.array([*values, 0, 0, 0], np.float32)
+            ("parameters", *(float(v).hex() for v in values)), lambda: np.array([*values, 0, 0, 0], np.float32)
         )
 
     def map(self, function: str, x: Buffer, y: Buffer, parameters: int = 0) -> None:

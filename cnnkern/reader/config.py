@@ -120,7 +120,12 @@ class _Entry:
             if value is not None and (type(value) is not str or not _is_name(value)):
                 raise ModelFileError(f"{owner}: 'module' and 'registered_name' must be names")
         self.key = registry_key(module, self.class_name)
-        if registered is not None and ">" in registered:  # a class of the model's author
+        if module is None and ">" in self.class_name:  # HDF5 files name no modules
+            registered = self.class_name
+        is_of_keras = self.key.startswith((">", "keras.")) or self.key.startswith("keras>")
+        if registered is not None and (
+            ">" in registered or module is None or not is_of_keras
+        ):  # a class of the model's author
             self.key = f"custom {registered}"
 
     @property

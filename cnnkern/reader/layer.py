@@ -11,7 +11,8 @@ from ..ops import REGISTRY
 from ..ops.config import TENSOR, LayerConfig
 from ..shapes import Shape
 from .calls import Call, TensorRef, map_tensors, tensors_of
-from .config import LayerSpec
+from .config import CUSTOM, LayerSpec
+from .custom import Factory, custom_factory
 from .weights import LayerWeights, title
 
 # What any layer's configuration may hold without a meaning for inference.
@@ -26,8 +27,8 @@ POLICY_CLASSES = ("DTypePolicy", "FloatDTypePolicy", "Policy")
 CONFUSED = (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError)
 
 
-def op_class(layer: LayerSpec) -> type[Op]:
-    """Return the op class of a layer; raise UnsupportedLayerError where there is none."""
+def op_factory(layer: LayerSpec) -> Factory:
+    """Return what makes a layer's ops; raise UnsupportedLayerError where nothing does."""
     key = layer.key
     if key.startswith(">"):  # the file names no module
         found = [k for k in REGISTRY if k.endswith(key)]
@@ -37,10 +38,14 @@ def op_class(layer: LayerSpec) -> type[Op]:
         else:
             fitting = ops if layer.is_op else [k for k in found if k not in ops]
             key = fitting[0] if len(fitting) == 1 else key
-    if key not in REGISTRY:
-        name = key.lstrip(">").replace(">", ".")[:160]
-        raise UnsupportedLayerError(f"{title(layer)}: class {name} is not supported")
-    return REGISTRY[key]
+    if key in REGISTRY:
+        return REGISTRY[key].from_keras
+    factory = None if layer.is_op else custom_factory(layer.custom_name)
+    if factory is None:
+        raise UnsupportedLayerError(
+            f"{title(layer)}: class {layer.custom_name[:160]} is not supported{hint}"
+        )
+    return factory
 
 
 def layer_config(layer: LayerSpec, path: str, call: Call) -> LayerConfig:

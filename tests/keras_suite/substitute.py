@@ -157,6 +157,7 @@ def pytest_sessionstart() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     current.__init__()
+    keras.utils.set_random_seed(0)
     try:
         yield
     finally:

@@ -1,0 +1,126 @@
+"""Winograd tiles against float64, over instruction sets, threads, sizes and epilogues."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cnnkern.codegen.isa import Isa, available
+from cnnkern.graph import Array, Graph
+from cnnkern.ops.activation import Activation
+from cnnkern.ops.conv import WINOGRAD_MIN_TILES, Conv
+from cnnkern.ops.merge import Add
+from cnnkern.passes import WINOGRAD_MIN_CHANNELS, allow_winograd, optimise
+from cnnkern.plan import Constants, make_plan
+from cnnkern.plan.winograd import transform_filters
+from support import graph_of, run_kernels
+
+# Of the largest output: a few times the rounding of 6 x 6 points with factors up to 5.
+BOUND = 1e-5
+
+SIZES = ((11, 9), (12, 16), (13, 29))
+CHANNELS = ((32, 32), (33, 47), (64, 80))
+
+
+def conv_graph(
+    size: tuple[int, int], C: int, OC: int, rng: np.random.Generator, padding: str = "same"
+) -> Graph:
+    """Return relu(conv(x) + s), the addition and the activation still nodes of their own."""
+    filters = rng.standard_normal((3, 3, C, OC), np.float32) * np.float32(np.sqrt(2 / 9 / C))
+    conv = Conv(filters, rng.standard_normal(OC, np.float32), padding=padding)
+    H, W = size if padding == "same" else (size[0] - 2, size[1] - 2)
+    return graph_of(
+        {"x": (None, *size, C), "s": (None, H, W, OC)},
+        [("c", conv, ("x",)), ("a", Add(), ("s", "c")), ("y", Activation("relu"), ("a",))],
+    )
+
+
+def exact(graph: Graph, x: Array, s: Array) -> np.ndarray:
+    """Return the output in float64."""
+    conv = graph["c"].op
+    assert isinstance(conv, Conv) and conv.bias is not None
+    (top, bottom), (left, right) = conv.paddings(x.shape[1:3])
+    padded = np.pad(x.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    y = np.einsum("nhwcij,ijco->nhwo", windows, conv.filter, optimize=True)
+    return np.maximum(y + conv.bias + s, 0)
+
+
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+@pytest.mark.parametrize(("size", "channels"), list(itertools.product(SIZES, CHANNELS)))
+@pytest.mark.usefixtures("always_parallel")
+def test_tiles_match_float64(isa: Isa, size: tuple[int, int], channels: tuple[int, int]) -> None:
+    rng = np.random.default_rng(hash((size, channels)) % 1000)
+    graph = conv_graph(size, *channels, rng, padding="same" if size[0] % 2 else "valid")
+    x, s = (
+        rng.standard_normal((2, *graph.shapes()[name][1:]), np.float32)  # type: ignore[arg-type]
+        for name in graph.inputs
+    )
+    fast = optimise(graph, "fast")
+    assert [step.kernel for step in make_plan(fast, {"x": x.shape, "s": s.shape}, Constants()).steps
+            if step.kernel in ("f32_conv", "f32_winograd")] == ["f32_winograd"]  # fmt: skip
+    expected = exact(graph, x, s)
+    (alone,) = run_kernels(fast, x, s, isa=isa, n_threads=1)
+    assert np.abs(alone - expected).max() <= BOUND * np.abs(expected).max()
+    for n_threads in (2, 3):
+        (shared,) = run_kernels(fast, x, s, isa=isa, n_threads=n_threads)
+        np.testing.assert_array_equal(shared, alone)
+
+
+def test_batch_does_not_change_bits() -> None:
+    rng = np.random.default_rng(0)
+    graph = optimise(conv_graph((13, 13), 32, 40, rng), "fast")
+    x, s = rng.standard_normal((3, 13, 13, 32), np.float32), np.zeros((3, 13, 13, 40), np.float32)
+    (together,) = run_kernels(graph, x, s)
+    for i in range(3):
+        (single,) = run_kernels(graph, x[i : i + 1], s[i : i + 1])
+        np.testing.assert_array_equal(together[i : i + 1], single)
+
+
+def test_other_activations_come_last() -> None:
+    rng = np.random.default_rng(0)
+    graph = conv_graph((12, 12), 32, 32, rng)
+    conv = graph["c"].op
+    plain = graph_of({"x": (None, 12, 12, 32)}, [("c", conv, ("x",)), ("y", Activation("tanh"), ("c",))])
+    x = rng.standard_normal((1, 12, 12, 32), np.float32)
+    (result,) = run_kernels(optimise(plain, "fast"), x)
+    np.testing.assert_allclose(result, np.tanh(conv.reference(x)), atol=BOUND)
+
+
+def test_a_filter_of_one_tap_evaluates_to_products_of_powers() -> None:
+    """A single tap (0, 0) has G = 1/gap per point, and no other tap reaches infinity."""
+    filters = np.zeros((3, 3, 1, 1), np.float32)
+    filters[2, 2] = 1
+    U = transform_filters(filters, available()[-1]).reshape(36, -1)
+    assert U[35].max() == 1  # both axes at infinity, where only the last tap counts
+    assert U[0].max() == 0  # both axes at the point 0, where it does not
+
+
+def test_strict_precision_sums_directly() -> None:
+    graph = conv_graph((12, 12), 32, 32, np.random.default_rng(0))
+    shapes = {"x": (1, 12, 12, 32), "s": (1, 12, 12, 32)}
+    kernels = {
+        precision: {s.kernel for s in make_plan(optimise(graph, precision), shapes, Constants()).steps}
+        for precision in ("fast", "strict")
+    }
+    assert "f32_winograd" in kernels["fast"] and "f32_winograd" not in kernels["strict"]
+
+
+@pytest.mark.parametrize(
+    ("options", "channels", "size"),
+    [
+        ({"strides": (2, 2)}, 32, 24),
+        ({"dilation_rate": (2, 2)}, 32, 24),
+        ({}, WINOGRAD_MIN_CHANNELS - 1, 24),
+        ({}, 32, 4 * int(WINOGRAD_MIN_TILES**0.5) - 4),
+    ],
+    ids=["strided", "dilated", "few channels", "small image"],
+)
+def test_other_convolutions_stay_direct(options: dict[str, tuple[int, int]], channels: int, size: int) -> None:
+    filters = np.zeros((3, 3, channels, 32), np.float32)
+    graph = graph_of({"x": (None, size, size, channels)},
+                     [("y", Conv(filters, padding="same", **options), ("x",))])  # type: ignore[arg-type]  # fmt: skip
+    plan = make_plan(allow_winograd(graph), {"x": (1, size, size, channels)}, Constants())
+    assert {step.kernel for step in plan.steps} <= {"f32_conv", "f32_halo"}
