@@ -60,11 +60,11 @@ def seed_onnx(seed_keras: Any) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def seed_onnx_bytes(model: Any) -> bytes:
-    """Return the seed model as an ONNX graph with the weights of `model`."""
+def seed_onnx_bytes(trained: Any) -> bytes:
+    """Return the seed model as an ONNX graph with the weights of `trained`."""
     from onnx import TensorProto, helper, numpy_helper
 
-    filters, bias, weight, shift = model.get_weights()
+    filters, bias, weight, shift = trained.get_weights()
     constants = {
         "w": filters.transpose(3, 2, 0, 1), "b": bias, "dw": weight, "db": shift,
     }  # fmt: skip
@@ -85,7 +85,9 @@ def seed_onnx_bytes(model: Any) -> bytes:
         [numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in constants.items()],
     )
     opset = [helper.make_opsetid("", 17)]
-    content: bytes = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    content: bytes = helper.make_model(
+        graph, opset_imports=opset, ir_version=8
+    ).SerializeToString()
     return content
 
 

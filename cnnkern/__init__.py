@@ -23,7 +23,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from . import naive
-    from .api import check, from_keras, load, warmup
+    from .api import NumpyOp, check, from_keras, load, register_layer, warmup
     from .engine import Model
     from .engine.threads import get_num_threads, set_num_threads
     from .functional import (
@@ -42,12 +42,23 @@ __version__ = "0.1.0"
 
 # Name -> module: read on first use, so that `import cnnkern` costs nothing.
 _LAZY = {
-    **dict.fromkeys(("check", "from_keras", "load", "warmup"), "api"),
+    **dict.fromkeys(
+        ("NumpyOp", "check", "from_keras", "load", "register_layer", "warmup"), "api"
+    ),
     "Model": "engine",
     **dict.fromkeys(("get_num_threads", "set_num_threads"), "engine.threads"),
     **dict.fromkeys(
-        ("average_pool2d", "conv2d", "dense", "im2col", "max_pool2d")
-        + ("relu", "sigmoid", "softmax", "tanh"),
+        (
+            "average_pool2d",
+            "conv2d",
+            "dense",
+            "im2col",
+            "max_pool2d",
+            "relu",
+            "sigmoid",
+            "softmax",
+            "tanh",
+        ),
         "functional",
     ),
 }
@@ -58,6 +69,7 @@ __all__ = [
     "DTypeError",
     "Model",
     "ModelFileError",
+    "NumpyOp",
     "PlanError",
     "ResourceLimitError",
     "ShapeError",
@@ -72,6 +84,7 @@ __all__ = [
     "load",
     "max_pool2d",
     "naive",
+    "register_layer",
     "relu",
     "set_num_threads",
     "sigmoid",

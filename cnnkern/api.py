@@ -9,9 +9,13 @@ from . import reader
 from .codegen.isa import best
 from .engine import Model
 from .kernels import KERNELS, address
+from .ops.custom import NumpyOp
+from .reader import register_layer
 
 if TYPE_CHECKING:
     from .reader import Problem
+
+__all__ = ["NumpyOp", "check", "from_keras", "load", "register_layer", "warmup"]
 
 
 def load(path: str | os.PathLike[str], precision: str = "fast") -> Model:

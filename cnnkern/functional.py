@@ -43,7 +43,10 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
 ) -> Array:
-    """Convolve: ``y[n, oh, ow, oc] = b[oc] + sum x[n, oh*SH + kh*DH, ow*SW + kw*DW, c] * w[kh, kw, c, oc]``.
+    """Convolve images with filters.
+
+    ``y[n, oh, ow, oc] = b[oc] + sum over kh, kw, c of
+    x[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL, c] * w[kh, kw, c, oc]``
 
     Parameters
     ----------
@@ -105,9 +108,11 @@ def im2col(
         An option is not accepted.
     """
     op = Im2col(
-        int_pair("kernel_size", kernel_size), int_pair("strides", strides), padding_mode(padding),
+        int_pair("kernel_size", kernel_size),
+        int_pair("strides", strides),
+        padding_mode(padding),
         int_pair("dilation_rate", dilation_rate),
-    )  # fmt: skip
+    )
     y = _run(real_array("x", x, "[N, H, W, C]"), op)
     return y.reshape(-1, y.shape[-1])
 
@@ -140,7 +145,9 @@ def max_pool2d(
         An option is not accepted.
     """
     sizes, steps = _window(pool_size, strides)
-    return _run(real_array("x", x, "[N, H, W, C]"), MaxPool(sizes, steps, padding_mode(padding)))
+    return _run(
+        real_array("x", x, "[N, H, W, C]"), MaxPool(sizes, steps, padding_mode(padding))
+    )
 
 
 def average_pool2d(
@@ -151,7 +158,9 @@ def average_pool2d(
 ) -> Array:
     """Take the mean of each window; padding does not count. Arguments of `max_pool2d`."""
     sizes, steps = _window(pool_size, strides)
-    return _run(real_array("x", x, "[N, H, W, C]"), AveragePool(sizes, steps, padding_mode(padding)))
+    return _run(
+        real_array("x", x, "[N, H, W, C]"), AveragePool(sizes, steps, padding_mode(padding))
+    )
 
 
 def dense(

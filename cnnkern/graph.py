@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .plan import Buffer, Lowering
 
 Array = NDArray[np.float32]
+Axes = tuple[int, ...]
 Halo = tuple[Pair, Pair, Pair]  # zeros wanted (before, after) the D, H and W axes
 NO_HALO: Halo = ((0, 0), (0, 0), (0, 0))
 
@@ -61,6 +62,14 @@ class Op(ABC):
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         """Append the kernel calls that compute `output` from `inputs`."""
         raise PlanError(f"{type(self).__name__} has no kernel")
+
+    def permuted(self, order: Axes) -> Op | None:
+        """Return the op `g` with ``f(transpose(x, order)) = transpose(g(x), order)``.
+
+        None where there is none, or none is known. All inputs have ``len(order)`` axes, of
+        which the batch stays first.
+        """
+        return None
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
         """Return how many zeros the op wants to read around input 0."""

@@ -20,7 +20,6 @@ from .ops.merge import Add
 from .ops.norm import BatchNorm
 from .ops.transpose import ConvTranspose
 
-
 # Ops that end in an epilogue: an affine map whose output channels can be scaled.
 Linear = Conv | ConvTranspose | Dense | DepthwiseConv
 
@@ -59,9 +58,9 @@ def fold_padding(graph: Graph) -> Graph:
     """Make ZeroPadding in front of an unpadded convolution the convolution's own padding."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        if isinstance(first, ZeroPadding) and isinstance(second, Conv | DepthwiseConv):
-            if second.padding == "valid":
-                return replace(second, padding=first.padding)
+        is_pair = isinstance(first, ZeroPadding) and isinstance(second, Conv | DepthwiseConv)
+        if is_pair and second.padding == "valid":
+            return replace(second, padding=first.padding)
         return None
 
     return _fuse_pairs(graph, rule)
@@ -86,9 +85,9 @@ def fuse_activation(graph: Graph) -> Graph:
     """Let a convolution or matrix product apply the activation that follows it."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        if isinstance(first, Linear) and isinstance(second, Activation):
-            if first.activation is None:
-                return replace(first, activation=second)
+        is_pair = isinstance(first, Linear) and isinstance(second, Activation)
+        if is_pair and first.activation is None:
+            return replace(first, activation=second)
         return None
 
     return _fuse_pairs(graph, rule)
@@ -109,7 +108,9 @@ def fuse_residual(graph: Graph) -> Graph:
         is_private = len(consumers[later]) == 1 and later not in graph.outputs
         is_same = shapes[earlier] == shapes[later]
         if isinstance(op, Conv | Dense) and op.takes_residual and is_private and is_same:
-            fused = Node(node.name, replace(op, adds_residual=True), (*done[later].inputs, earlier))
+            fused = Node(
+                node.name, replace(op, adds_residual=True), (*done[later].inputs, earlier)
+            )
             del done[later], done[node.name]
             done[node.name] = fused
     return replace(graph, nodes=tuple(done.values()))

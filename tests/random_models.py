@@ -53,7 +53,16 @@ class Builder:
 
     def block(self, x: Any) -> Any:
         """Append a random block that keeps the spatial axes at 2 or more."""
-        names = ("conv", "conv", "conv_norm", "residual", "branches", "pad", "activation", "norm")
+        names = (
+            "conv",
+            "conv",
+            "conv_norm",
+            "residual",
+            "branches",
+            "pad",
+            "activation",
+            "norm",
+        )
         if min(x.shape[1:3]) >= 4:
             names += ("pool", "pool")
         return getattr(self, self.pick(*names))(x)
@@ -62,7 +71,11 @@ class Builder:
         groups = self.pick(1, 1, 1, *([x.shape[-1]] if x.shape[-1] in (2, 3, 4, 8) else []))
         filters = int(groups * self.rng.integers(1, 5 if groups > 1 else 40))
         strided = self.pick(True, False) and min(x.shape[1:3]) >= 6
-        window = {"strides": self.pick(1, 2, (2, 1))} if strided else {"dilation_rate": self.pick(1, 2)}
+        window = (
+            {"strides": self.pick(1, 2, (2, 1))}
+            if strided
+            else {"dilation_rate": self.pick(1, 2)}
+        )
         chosen = {
             "filters": filters, "kernel_size": self.pick(1, 2, 3, (1, 3), (3, 2)),
             "padding": "same" if min(x.shape[1:3]) < 6 else self.pick("same", "valid"),
@@ -84,7 +97,9 @@ class Builder:
         C = x.shape[-1]
         y = self.conv(x, filters=C, groups=1, strides=1, dilation_rate=1, padding="same")
         y = self.norm(y) if self.pick(True, False) else y
-        return self.layers.Activation(self.pick("relu", "tanh", "linear"))(self.layers.Add()([x, y]))
+        return self.layers.Activation(self.pick("relu", "tanh", "linear"))(
+            self.layers.Add()([x, y])
+        )
 
     def branches(self, x: Any) -> Any:
         options = {"strides": 1, "padding": "same"}

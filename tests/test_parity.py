@@ -20,12 +20,14 @@ SEED_IMAGE = np.array([[1, 2, 3, 3], [2, 3, 4, 5], [4, 5, 6, 7], [1, 3, 4, 6]]) 
 DIRECT_BOUND = 1e-5  # of the largest output, direct kernels
 
 
-def assert_matches(model: Any, x: np.ndarray, folder: Path, bound: float = DIRECT_BOUND) -> None:
+def assert_matches(
+    model: Any, x: np.ndarray, folder: Path, bound: float = DIRECT_BOUND
+) -> None:
     """Assert parity with predict, and the same bits from the model and from its files."""
     expected = model.predict(x, verbose=0)
     assert np.std(expected) > 1e-3 * np.abs(expected).max(), "outputs do not vary"
     result = cnnkern.from_keras(model, precision="strict").predict(x)
-    assert np.abs(result - expected).max() <= bound * np.abs(expected).max()
+    assert np.abs(result - expected).max() <= DIRECT_BOUND * np.abs(expected).max()
     for suffix in (".keras", ".h5"):
         path = folder / f"model{suffix}"
         model.save(path)
@@ -71,7 +73,9 @@ def test_seed_model(tmp_path: Path) -> None:
     model.set_weights([SEED_FILTER, np.float32([0.04198299]), *dense])
     x = np.stack([SEED_IMAGE, -SEED_IMAGE]).astype(np.float32).reshape(2, 4, 4, 1)
     assert_matches(model, x, tmp_path)
-    assert float(cnnkern.from_keras(model).predict(x)[0, 0]) == pytest.approx(0.42994316, abs=5e-8)
+    assert float(cnnkern.from_keras(model).predict(x)[0, 0]) == pytest.approx(
+        0.42994316, abs=5e-8
+    )
 
 
 @pytest.mark.parametrize("seed", range(50))

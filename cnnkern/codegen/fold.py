@@ -1,6 +1,6 @@
 """The pooling micro-kernel: a box of pixels folded to one, channel vectors in registers.
 
-    y[c] = finish(fold over d, h, w of x[d, h, w, c])
+y[c] = finish(fold over d, h, w of x[d, h, w, c])
 """
 
 from collections.abc import Callable

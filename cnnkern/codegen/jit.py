@@ -62,18 +62,14 @@ def compile_object(
         raise PlanError(f"kernel {symbol} may raise an exception")
     module = _link_entry(numba_module, symbol)
     undefined = {
-        f.name
-        for f in module.functions
-        if f.is_declaration and not f.name.startswith("llvm.")
+        f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")
     }
     if not undefined <= ALLOWED_SYMBOLS:
         raise PlanError(f"kernel {symbol} needs {sorted(undefined - ALLOWED_SYMBOLS)}")
     return bytes(target_machine(isa).emit_object(module))
 
 
-def _numba_module(
-    body: Callable[..., None], record: np.dtype
-) -> tuple[llvm.ModuleRef, str]:
+def _numba_module(body: Callable[..., None], record: np.dtype) -> tuple[llvm.ModuleRef, str]:
     """Return the optimised module of `body` and the name of its entry in Numba's convention."""
     compiled_body = inline(body)
 

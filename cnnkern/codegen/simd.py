@@ -48,7 +48,9 @@ class Simd:
         """Return which of the lanes first, first+1, ... are below `n_valid`."""
         indices = [first + lane for lane in range(self.isa.lanes)]
         lanes = ir.Constant(ir.VectorType(I32, self.isa.lanes), indices)
-        return self.builder.icmp_signed("<", lanes, self.splat(self.builder.trunc(n_valid, I32)))
+        return self.builder.icmp_signed(
+            "<", lanes, self.splat(self.builder.trunc(n_valid, I32))
+        )
 
     def load(self, address: Any, mask: Any = None) -> Any:
         """Load a vector; masked-off lanes are zero and their memory is not touched."""

@@ -15,9 +15,7 @@ VOID = ir.VoidType()
 
 def external(builder: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) -> Any:
     """Return the declaration of an LLVM intrinsic or C function in the current module."""
-    return cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(result, args), name
-    )
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, args), name)
 
 
 def multiply_add(builder: ir.IRBuilder, isa: Isa, a: Any, b: Any, c: Any) -> Any:
@@ -91,7 +89,7 @@ def sqrt(typing, x):
 
 @intrinsic
 def maximum(typing, a, b):
-    """Return the larger number, or NaN if there is one; LLVM makes vectors of a loop over it."""
+    """Return the larger number, or NaN if there is one; a loop over it becomes vectors."""
 
     def emit(context, builder, signature, args):
         return builder.call(external(builder, "llvm.maximum.f32", F32, [F32] * 2), args)

@@ -36,7 +36,9 @@ def f32_conv(isa: Isa):
             fill_rows(x_rows, m0, n_rows, p.OD, p.OH, p.OW, x, p.x_n, p.x_d, p.x_h, p.x_w, MR)
             fill_rows(y_rows, m0, n_rows, p.OD, p.OH, p.OW, y, p.y_n, p.y_d, p.y_h, p.y_w, MR)
             if p.r:
-                fill_rows(r_rows, m0, n_rows, p.OD, p.OH, p.OW, r, p.r_n, p.r_d, p.r_h, p.r_w, MR)
+                fill_rows(
+                    r_rows, m0, n_rows, p.OD, p.OH, p.OW, r, p.r_n, p.r_d, p.r_h, p.r_w, MR
+                )
             first = panel_block * p.panels_per_task
             last = min(first + p.panels_per_task, (p.OC + NR - 1) // NR)
             panels = p.panels + group * p.group_nbytes

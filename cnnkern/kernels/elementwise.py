@@ -7,7 +7,7 @@ dense tensor is one row. A tile is one row, or one chunk of a row.
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel, floats
-from .functions import ZERO, clip, positive, sigmoid
+from .functions import ZERO, clip, sigmoid
 
 
 @inline
@@ -93,7 +93,8 @@ f32_maximum = _binary(inline(lambda a, b, scale: a if a >= b or a != a else b))
 f32_minimum = _binary(inline(lambda a, b, scale: a if a <= b or a != a else b))
 f32_scaled_add = _binary(inline(lambda a, b, scale: a + b * scale))
 f32_gate = _binary(inline(lambda a, b, scale: a * sigmoid(b)))
-f32_prelu = _binary(inline(lambda a, b, scale: positive(a) - b * positive(-a)))
+# A negative zero gives +0, as max(a, 0) does.
+f32_prelu = _binary(inline(lambda a, b, scale: a if a > ZERO else a * b + ZERO))
 
 
 def _per_channel(function):
@@ -125,7 +126,7 @@ def _per_channel(function):
 
 
 f32_scale_shift = _per_channel(inline(lambda x, scale, shift: x * scale + shift))
-f32_standardize = _per_channel(inline(lambda x, scale, shift: (x - shift) / scale))
+f32_standardize = _per_channel(inline(lambda x, scale, shift: (x - shift) * scale))
 
 
 def f32_repeat(isa: Isa):

@@ -17,7 +17,7 @@ from ..codegen.threads import (
     yield_processor,
 )
 from ..codegen.vector import call_kernel, integers, record_at
-from .records import DOOR, RUN, STEP, STEP_NBYTES
+from .records import RUN, STEP, STEP_NBYTES
 
 LINE = 64  # bytes of a cache line
 CLOSED = 1 << 32

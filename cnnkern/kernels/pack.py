@@ -44,7 +44,8 @@ def _fill(panels: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
     """Write a matrix and its bias into ``float32[panels, K + 1, columns]``, zeros beyond N."""
     n_panels, _, width = panels.shape
     K, N = w.shape
-    if N < n_panels * width:
+    is_partial = n_panels * width > N
+    if is_partial:
         panels[...] = 0
         panels[0, 1:, :N] = w
     else:

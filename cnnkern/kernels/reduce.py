@@ -35,34 +35,36 @@ def _rows(body):
     return factory
 
 
-def _sum(term):
-    """Return ``total(x, n, a)``, the float64 sum of ``term(x[i], a)``."""
+def _sums(term, square):
+    """Return ``totals(x, n, a)``: float64 sums of ``term(x[i], a)`` and of ``square(x[i], a)``."""
 
     @inline_sum
     def block(x, first, last, a):
-        total = ZERO
+        total, total2 = ZERO, ZERO
         for i in range(first, last):
             total += term(x[i], a)
-        return total
+            total2 += square(x[i], a)
+        return total, total2
 
     @inline
-    def total(x, n, a):
-        result = 0.0
+    def totals(x, n, a):
+        result, result2 = 0.0, 0.0
         first = 0
         while first < n:
-            result += block(x, first, min(first + BLOCK, n), a)
+            total, total2 = block(x, first, min(first + BLOCK, n), a)
+            result, result2 = result + total, result2 + total2
             first += BLOCK
-        return result
+        return result, result2
 
-    return total
+    return totals
 
 
 # The terms are functions of their own so that only the additions may change places.
-sum_of = _sum(inline(lambda x, a: x))
-sum_less = _sum(inline(lambda x, a: x - a))
-sum_of_squares = _sum(inline(lambda x, a: x * x))
-sum_of_squares_less = _sum(inline(lambda x, a: (x - a) * (x - a)))
-sum_of_exponentials = _sum(inline(lambda x, a: exp(x - a)))
+nothing = inline(lambda x, a: ZERO)
+plain_sums = _sums(inline(lambda x, a: x), nothing)
+square_sums = _sums(nothing, inline(lambda x, a: x * x))
+exponential_sums = _sums(inline(lambda x, a: exp(x - a)), nothing)
+moments = _sums(inline(lambda x, a: x - a), inline(lambda x, a: (x - a) * (x - a)))
 
 
 @inline
@@ -79,7 +81,7 @@ def softmax(p, scratch, x, y):
     highest = largest(x, p.run)
     for i in range(p.run):
         y[i] = exp(x[i] - highest)
-    inverse = F(1.0 / sum_of(y, p.run, ZERO))
+    inverse = F(1.0 / plain_sums(y, p.run, ZERO)[0])
     for i in range(p.run):
         y[i] *= inverse
 
@@ -87,7 +89,7 @@ def softmax(p, scratch, x, y):
 @inline
 def log_softmax(p, scratch, x, y):
     highest = largest(x, p.run)
-    logarithm = F(math.log(F(sum_of_exponentials(x, p.run, highest))))
+    logarithm = F(math.log(F(exponential_sums(x, p.run, highest)[0])))
     for i in range(p.run):
         y[i] = (x[i] - highest) - logarithm
 
@@ -137,9 +139,10 @@ def sparsemax(p, scratch, x, y):
 def layer_norm(p, scratch, x, y):
     """The mean in two parts: its rounding error is the mean of what it leaves."""
     gamma, beta = floats(p.gamma), floats(p.beta)
-    mean = F(sum_of(x, p.run, ZERO) / p.run)
-    rest = sum_less(x, p.run, mean) / p.run
-    variance = sum_of_squares_less(x, p.run, mean) / p.run - rest * rest
+    mean = F(plain_sums(x, p.run, ZERO)[0] / p.run)
+    rest, square = moments(x, p.run, mean)
+    rest /= p.run
+    variance = square / p.run - rest * rest
     scale, low = ONE / sqrt(F(variance + p.epsilon)), F(rest)
     for i in range(p.run):
         y[i] = ((x[i] - mean) - low) * scale * gamma[i] + beta[i]
@@ -148,7 +151,7 @@ def layer_norm(p, scratch, x, y):
 @inline
 def rms_norm(p, scratch, x, y):
     gamma = floats(p.gamma)
-    scale = ONE / sqrt(F(sum_of_squares(x, p.run, ZERO) / p.run + p.epsilon))
+    scale = ONE / sqrt(F(square_sums(x, p.run, ZERO)[1] / p.run + p.epsilon))
     for i in range(p.run):
         y[i] = x[i] * scale * gamma[i]
 
@@ -156,7 +159,7 @@ def rms_norm(p, scratch, x, y):
 @inline
 def unit_norm(p, scratch, x, y):
     """Scale by 1 / length, at most by `limit`."""
-    scale = min(ONE / sqrt(F(sum_of_squares(x, p.run, ZERO))), p.limit)
+    scale = min(ONE / sqrt(F(square_sums(x, p.run, ZERO)[1])), p.limit)
     for i in range(p.run):
         y[i] = x[i] * scale
 

@@ -200,6 +200,9 @@ class Activation(Op):
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         lowering.activate(self, inputs[0], output)
 
+    def permuted(self, order: Axes) -> Op:
+        return self
+
     @property
     def row_function(self) -> tuple[str, tuple[float, ...]]:
         """The kernel that computes it, and the kernel's parameters."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph import Array, as_array
+from ..graph import Array, Axes, as_array
 from ..shapes import Pair, Shape
 from .config import MAX_INT, LayerConfig
 
@@ -143,3 +143,22 @@ def take_array(config: LayerConfig, key: str, default: Any = None) -> Array:
     if not np.isfinite(numbers).all():
         config.malformed(key, value, "a number or a list of numbers")
     return numbers.reshape(array.shape)
+
+
+def permuted_axis(axis: int, order: Axes) -> int:
+    """Return which axis of `x` is `axis` of ``transpose(x, order)``; both from the end."""
+    return order[axis] - len(order)
+
+
+def permuted_axes(axes: Axes, order: Axes) -> Axes:
+    """Return the axes of `x` that are `axes` of ``transpose(x, order)``, sorted."""
+    return tuple(sorted(permuted_axis(axis, order) for axis in axes))
+
+
+def permuted_constant(values: Array, order: Axes) -> Array:
+    """Return the array that scales `x` as `values` scale ``transpose(x, order)``.
+
+    Both broadcast to a sample. The result has as many axes as a sample.
+    """
+    lifted = values.reshape((1,) * (len(order) - 1 - values.ndim) + values.shape)
+    return np.ascontiguousarray(lifted.transpose([order.index(i) - 1 for i in range(1, len(order))]))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph import Array, Op, as_array
+from ..graph import Array, Axes, Op, as_array
 from ..shapes import Shape, product
 from .common import axis_length, expect_axis, from_end, take_axes
 from .config import LayerConfig, Weights
@@ -71,6 +71,12 @@ class SampleNorm(Op):
             self.kernel, self, inputs[0], output, self.axes, self.gamma, self.beta,
             epsilon=self.epsilon,
         )  # fmt: skip
+
+    def permuted(self, order: Axes) -> Op:
+        gamma, beta = (
+            None if v is None else permuted_constant(v, order) for v in (self.gamma, self.beta)
+        )
+        return replace(self, axes=permuted_axes(self.axes, order), gamma=gamma, beta=beta)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 8 * product(shapes[0])
@@ -175,6 +181,9 @@ class UnitNorm(Op):
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         lowering.rows("f32_unit_norm", inputs[0], output, self.axes, limit=LONGEST)
 
+    def permuted(self, order: Axes) -> Op:
+        return replace(self, axes=permuted_axes(self.axes, order))
+
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 3 * product(shapes[0])
 
@@ -246,6 +255,9 @@ class GroupNorm(Op):
         lowering.group_norm(
             self, inputs[0], output, self.groups, self.axis, self.gamma, self.beta, self.epsilon
         )
+
+    def permuted(self, order: Axes) -> Op:
+        return replace(self, axis=permuted_axis(self.axis, order))
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 8 * product(shapes[0])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph import Array, Op, as_array
+from ..graph import Array, Axes, Op, as_array
 from ..shapes import Shape, product
-from .common import expect_inputs, from_end, known
+from .common import expect_inputs, from_end, known, permuted_axis
 from .config import TENSOR, LayerConfig, Weights, is_number
 
 if TYPE_CHECKING:
@@ -98,6 +98,9 @@ class Merge(Op):
         for x in others:
             lowering.binary(self.kernel, y, x, output)
             y = output
+
+    def permuted(self, order: Axes) -> Op:
+        return self
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return product(known(self.infer_shape(*shapes))) * max(len(shapes) - 1, 1)
@@ -241,6 +244,9 @@ class Concatenate(Op):
         for x, part in zip(inputs, output.split(self.axis, lengths), strict=True):
             lowering.copy(x, part)
 
+    def permuted(self, order: Axes) -> Op:
+        return replace(self, axis=permuted_axis(self.axis, order))
+
 
 def _other_length(shapes: Sequence[Shape], lengths: Sequence[int | None]) -> int | None:
     """Return the length that an axis has in all shapes."""
@@ -280,6 +286,9 @@ class ScaledAdd(Op):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         lowering.binary("f32_scaled_add", *inputs, output, self.scale)
+
+    def permuted(self, order: Axes) -> Op:
+        return self
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(known(self.infer_shape(*shapes)))

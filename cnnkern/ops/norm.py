@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph import Array, Op, as_array
+from ..graph import Array, Axes, Op, as_array
 from ..shapes import Shape, product
-from .common import axis_length, expect_axis, from_end, take_array, take_axes
+from .common import (
+    axis_length,
+    expect_axis,
+    from_end,
+    permuted_axis,
+    permuted_constant,
+    take_array,
+    take_axes,
+)
 from .config import LayerConfig, Weights
 
 if TYPE_CHECKING:
@@ -95,6 +103,9 @@ class BatchNorm(Op):
         scale, shift = (v.reshape(-1, *trailing) for v in self.scale_and_shift())
         return scale, shift
 
+    def permuted(self, order: Axes) -> Op:
+        return replace(self, axis=permuted_axis(self.axis, order))
+
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(shapes[0])
 
@@ -156,6 +167,10 @@ class Affine(Op):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         lowering.affine(self, inputs[0], output, self.scale, self.shift)
+
+    def permuted(self, order: Axes) -> Op:
+        scale, shift = (permuted_constant(v, order) for v in (self.scale, self.shift))
+        return replace(self, scale=scale, shift=shift)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(shapes[0])
@@ -232,6 +247,10 @@ class Normalization(Op):
             lowering.affine(self, inputs[0], output, self.deviation, self.mean)
         else:
             lowering.standardize(self, inputs[0], output, self.mean, self.deviation)
+
+    def permuted(self, order: Axes) -> Op:
+        mean, variance = (permuted_constant(v, order) for v in (self.mean, self.variance))
+        return replace(self, mean=mean, variance=variance)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(shapes[0])

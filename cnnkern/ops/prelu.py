@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..graph import Array, Op
+from ..graph import Array, Axes, Op
 from ..shapes import Shape, product
-from .common import axis_length
+from .common import axis_length, permuted_constant
 from .config import LayerConfig, Weights
 from .norm import expect_trailing
 
@@ -66,6 +66,9 @@ class PReLU(Op):
         (x,) = inputs
         alpha = lowering.constant_buffer(self, "alpha", self.alpha, len(x.shape))
         lowering.binary("f32_prelu", x, alpha, output)
+
+    def permuted(self, order: Axes) -> Op:
+        return replace(self, alpha=permuted_constant(self.alpha, order))
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 3 * product(shapes[0])

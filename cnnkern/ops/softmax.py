@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph import Array, Op
+from ..graph import Array, Axes, Op
 from ..shapes import Shape, product
 from .common import take_axes
 from .config import LayerConfig, Weights
@@ -58,6 +58,9 @@ class Softmax(Op):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         lowering.rows(self.kernel, inputs[0], output, self.axes)
+
+    def permuted(self, order: Axes) -> Op:
+        return replace(self, axes=permuted_axes(self.axes, order))
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 5 * product(shapes[0])
@@ -159,6 +162,9 @@ class Glu(Op):
         half = output.shape[self.axis]
         (y,) = output.split(self.axis, (half,))
         lowering.binary("f32_gate", *inputs[0].split(self.axis, (half, half)), y)
+
+    def permuted(self, order: Axes) -> Op:
+        return replace(self, axis=permuted_axis(self.axis, order))
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 4 * product(shapes[0]) // 2

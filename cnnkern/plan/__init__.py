@@ -13,10 +13,11 @@ from ..codegen.isa import Isa, best
 from ..errors import ResourceLimitError
 from ..graph import NO_HALO, Graph, Halo, Node
 from ..kernels import KERNELS, address
+from ..kernels.memory import ALIGNMENT
 from ..kernels.records import STEP
 from ..shapes import product
 from .buffer import ABSOLUTE, Address, Buffer
-from .layout import ALIGNMENT, Lifetime, place
+from .layout import Lifetime, place
 from .lowering import Constants, HostCall, Lowering, Step
 
 __all__ = ["Address", "Buffer", "Constants", "Lowering", "Plan", "Step", "make_plan"]

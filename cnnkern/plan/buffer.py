@@ -153,7 +153,8 @@ def broadcast_walk(y: Buffer, *operands: Buffer) -> Walk:
     axes = []
     for axis, count in enumerate(y.dims):
         strides = (
-            0 if b.dims[axis] == 1 < count else (*b.strides, FLOAT_NBYTES)[axis] for b in buffers
+            0 if b.dims[axis] == 1 < count else (*b.strides, FLOAT_NBYTES)[axis]
+            for b in buffers
         )
         axes.append((count, *strides))
     axes = joined(axes)

@@ -12,7 +12,6 @@ from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.pack import pack_panels, packed_floats, panel_floats
 from ..ops.window import Triple, Window, lift
-from ..shapes import product
 from .buffer import FLOAT_NBYTES, Address, Buffer, Strides, stride_fields
 from .epilogue import NO_EPILOGUE, Epilogue
 
@@ -60,7 +59,8 @@ def lower_conv(
         lowering.constant(
             owner, "panels", lambda: _pack_groups(matrix, bias, groups, lowering.isa)
         ),
-        matrix.shape, Runs(runs, run_len, C), lift(window.strides, 1), groups, epilogue, residual,
+        matrix.shape, Runs(runs, run_len, C), lift(window.strides, 1), groups,
+        epilogue, residual,
     )  # fmt: skip
 
 
@@ -122,9 +122,7 @@ def lower_matrix(
     )  # fmt: skip
 
 
-def _runs(
-    x: Buffer, dilation: Triple, taps: Triple, C: int
-) -> tuple[tuple[int, ...], int]:
+def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> tuple[tuple[int, ...], int]:
     """Return the receptive field as byte offsets of runs, and the floats of a run.
 
     A filter row of KW taps is one run where its taps touch in memory.
@@ -140,7 +138,7 @@ def _runs(
 
 
 def _blocks(M: int, panels: int, flops: int, groups: int, MR: int) -> dict[str, int]:
-    """Cut M rows and N panels into tasks: whole tiles, rows first, panels where rows are few."""
+    """Cut M rows and N panels into tasks: whole tiles, panels only where rows are few."""
     rows = min(ROWS_PER_TASK, max(-(-M // MR), 1) * MR)
     wanted = max(min(MIN_TASKS, flops // MIN_TASK_FLOPS), 1)
     while rows > 2 * MR and -(-M // rows) * groups < wanted:

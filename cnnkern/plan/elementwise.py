@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from .lowering import Lowering
 
 CHUNK = 4096  # floats of a tile: 16 KiB, half of a 32 KiB L1d
-PERIOD = 256  # floats of per-channel constants at least: vectors are full, both stay in L1
+PERIOD = 256  # floats of per-channel constants at least; both arrays stay in L1
+VECTOR = 32  # floats that a vector loop takes at once
 MAX_RANK = 5  # of a buffer whose axes keep their own strides
 
 
@@ -72,7 +74,7 @@ def lower_standardize(
 ) -> None:
     """Append ``y = (x - mean) / deviation`` with constants that broadcast to a sample."""
     if _is_per_channel(mean) and _is_per_channel(deviation):
-        _per_channel(lowering, "f32_standardize", owner, x, y, deviation, mean)
+        _per_channel(lowering, "f32_standardize", owner, x, y, 1 / deviation, mean)
         return
     rank = len(x.shape)
     below = constant(lowering, owner, "deviation", deviation, rank)
@@ -98,7 +100,7 @@ def _per_channel(
 ) -> None:
     """Append ``y = kernel(x, scale[c], shift[c])``."""
     C = x.dims[-1]
-    pixels = max(PERIOD // C, 1)
+    pixels = _pixels_per_period(C)
     period = pixels * C
     rows = walk(x, y)
     chunk = max(CHUNK // period, 1) * period
@@ -115,6 +117,13 @@ def _per_channel(
         shift=lowering.constant(owner, "shifts", lambda: repeated(shift)),
         **rows.fields("x", "y"), **NO_EPILOGUE.bounds,
     )  # fmt: skip
+
+
+def _pixels_per_period(C: int) -> int:
+    """Return how often constants of C channels are repeated: to whole vectors, if that is short."""
+    whole = math.lcm(C, VECTOR)
+    period = whole if whole <= CHUNK else C
+    return period // C * max(PERIOD // period, 1)
 
 
 def _expanded(lowering: Lowering, x: Buffer, shape: tuple[int, ...]) -> Buffer:

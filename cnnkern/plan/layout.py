@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ..kernels.memory import ALIGNMENT
 
 
-
 @dataclass(frozen=True)
 class Lifetime:
     """A storage of `nbytes` that is in use from step `first` to step `last`, both included."""

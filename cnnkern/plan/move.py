@@ -27,12 +27,14 @@ def lower_move(
 ) -> None:
     """Append a copy along `axes` of y, outermost first: counts and bytes per step in x and y."""
     unit = Axis(1, FLOAT_NBYTES, FLOAT_NBYTES)
-    *outer, j, i = (unit, unit, *(Axis(*axis) for axis in joined(axes)))
-    if any(axis.count == 0 for axis in (*outer, j, i)):
+    *outer, i = (unit, unit, *(Axis(*axis) for axis in joined(axes)))
+    if any(axis.count == 0 for axis in (*outer, i)):
         return
     is_row = i.x == i.y == FLOAT_NBYTES
+    j = max(outer, key=lambda axis: axis.count) if is_row else _contiguous_in_x(outer)
+    outer.remove(j)
     if not is_row:
-        outer, j, i = _transposed(outer, j, i)
+        j, i = sorted((j, i), key=lambda axis: min(axis.count, SQUARE))
     i_block = TILE_FLOATS if is_row else SQUARE
     j_block = max(TILE_FLOATS // i.count, 1) if is_row else SQUARE
     i_blocks, j_blocks = -(-i.count // i_block), -(-j.count // j_block)
@@ -47,9 +49,6 @@ def lower_move(
     )  # fmt: skip
 
 
-def _transposed(outer: list[Axis], j: Axis, i: Axis) -> tuple[list[Axis], Axis, Axis]:
-    """Pair the axis that is contiguous in y with the one that is contiguous in x."""
-    axes = [*outer, j]
-    partner = min(axes, key=lambda axis: (axis.count == 1, axis.x or axis.y))
-    axes.remove(partner)
-    return axes, *sorted((partner, i), key=lambda axis: min(axis.count, SQUARE))
+def _contiguous_in_x(axes: list[Axis]) -> Axis:
+    """Return the axis along which neighbours are nearest in x."""
+    return min(axes, key=lambda axis: (axis.count == 1, axis.x or axis.y))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product as combinations
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ def lower_transpose(
             lowering, x.address, x.strides, outputs,
             lowering.constant(
                 owner, f"panels of phase {[p.first for p in phase]}",
-                lambda matrix=matrix: pack_panels(matrix, bias, lowering.isa),
+                partial(pack_panels, matrix, bias, lowering.isa),
             ),
             matrix.shape, Runs(_offsets(x.strides, phase), C, C), (1, 1, 1), 1, epilogue,
         )  # fmt: skip

@@ -106,4 +106,3 @@ def _padded_bias(bias: Array | None, length: int) -> np.ndarray:
     if bias is not None:
         padded[: bias.size] = bias
     return padded
-

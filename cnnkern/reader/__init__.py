@@ -12,9 +12,10 @@ from typing import Any
 from ..graph import Graph
 from .build import Problem, build_graph, find_problems
 from .config import parse_model
+from .custom import register_layer
 from .files import open_model
 
-__all__ = ["Problem", "check", "from_keras", "load"]
+__all__ = ["Problem", "check", "from_keras", "load", "register_layer"]
 
 
 def load(path: str | os.PathLike[str]) -> Graph:

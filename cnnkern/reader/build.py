@@ -19,7 +19,7 @@ from .layer import (
     expect_float32,
     layer_config,
     layer_inputs,
-    op_class,
+    op_factory,
     output_shape,
 )
 from .legacy import FlatSource, Path, RehearsalSource, leaves, split_flat
@@ -148,7 +148,7 @@ class _Builder:
 
     def _input_op(self, layer: LayerSpec, path: Path) -> tuple[Op, ...]:
         config = layer_config(layer, "/".join(path), Call(()))
-        return build_ops(op_class(layer), config, WeightQueue(title(layer), ()), ())
+        return build_ops(op_factory(layer), config, WeightQueue(title(layer), ()), ())
 
     def _model(self, scope: _Scope, inputs: Sequence[str]) -> Tensors:
         """Apply a model to tensors; return what every call in it computes."""
@@ -196,7 +196,7 @@ class _Builder:
         inputs = [_tensor(tensors, ref) for ref in layer_inputs(layer, call)]
         if layer.model is not None:
             return self._nested(scope, index, inputs)
-        kind, config = op_class(layer), layer_config(layer, "/".join(path), call)
+        factory, config = op_factory(layer), layer_config(layer, "/".join(path), call)
         shapes = self._known_shapes(inputs)
         if len(shapes) < len(inputs):
             claims = self._claimed(scope, layer, count)
@@ -204,7 +204,7 @@ class _Builder:
         key = (*path, str(count)) if layer.is_op else path  # an op's arguments vary by call
         if key not in self._ops:
             weights = scope.source.weights(index)
-            self._ops[key] = build_ops(kind, config, weights, shapes)
+            self._ops[key] = build_ops(factory, config, weights, shapes)
             self._n_params[path[0]] += weights.n_elems
         return (self._emit(layer, path, self._ops[key], inputs),)
 

@@ -25,6 +25,7 @@ from .calls import (
     typed,
 )
 
+CUSTOM = "custom "  # in front of the registered name of a class of the model's author
 INPUT_KEY = "keras.layers>InputLayer"
 MODEL_CLASSES = ("Functional", "Model", "Sequential")
 MAX_LAYERS = 10_000
@@ -82,7 +83,7 @@ def parse_model(config: Mapping[str, Any]) -> ModelSpec:
     entry = _Entry(config, "model")
     if not entry.is_model:
         raise UnsupportedLayerError(
-            f"model class {entry.key[:160]!r} is not supported; "
+            f"model class {entry.class_name[:160]!r} is not supported; "
             "accepted: Sequential or Functional"
         )
     return _Parser().model(entry, 0)
@@ -122,11 +123,9 @@ class _Entry:
         self.key = registry_key(module, self.class_name)
         if module is None and ">" in self.class_name:  # HDF5 files name no modules
             registered = self.class_name
-        is_of_keras = self.key.startswith((">", "keras.")) or self.key.startswith("keras>")
-        if registered is not None and (
-            ">" in registered or module is None or not is_of_keras
-        ):  # a class of the model's author
-            self.key = f"custom {registered}"
+        is_of_keras = self.key.startswith(("keras.", "keras>"))
+        if registered is not None and (">" in registered or not is_of_keras):
+            self.key = f"{CUSTOM}{registered}"
 
     @property
     def is_model(self) -> bool:

@@ -29,6 +29,20 @@ CONFUSED = (TypeError, ValueError, KeyError, IndexError, AttributeError, Arithme
 
 def op_factory(layer: LayerSpec) -> Factory:
     """Return what makes a layer's ops; raise UnsupportedLayerError where nothing does."""
+    key = _op_key(layer)
+    if key is not None:
+        return REGISTRY[key].from_keras
+    name = layer.key.removeprefix(CUSTOM).lstrip(">")
+    factory = None if layer.is_op else custom_factory(name)
+    if factory is None:
+        hint = "; cnnkern.register_layer can map it" if layer.key.startswith(CUSTOM) else ""
+        name = name[:160] if hint else name[:160].replace(">", ".")
+        raise UnsupportedLayerError(f"{title(layer)}: class {name} is not supported{hint}")
+    return factory
+
+
+def _op_key(layer: LayerSpec) -> str | None:
+    """Return the key of REGISTRY under which a layer stands, or None where it has none."""
     key = layer.key
     if key.startswith(">"):  # the file names no module
         found = [k for k in REGISTRY if k.endswith(key)]
@@ -38,14 +52,7 @@ def op_factory(layer: LayerSpec) -> Factory:
         else:
             fitting = ops if layer.is_op else [k for k in found if k not in ops]
             key = fitting[0] if len(fitting) == 1 else key
-    if key in REGISTRY:
-        return REGISTRY[key].from_keras
-    factory = None if layer.is_op else custom_factory(layer.custom_name)
-    if factory is None:
-        raise UnsupportedLayerError(
-            f"{title(layer)}: class {layer.custom_name[:160]} is not supported{hint}"
-        )
-    return factory
+    return key if key in REGISTRY else None
 
 
 def layer_config(layer: LayerSpec, path: str, call: Call) -> LayerConfig:
@@ -103,6 +110,8 @@ def layer_inputs(layer: LayerSpec, call: Call) -> list[TensorRef]:
                 f"{title(layer)}: it is called with {key[:80]!r}; accepted: only its inputs"
             )
     args = [value for value in call.args if value is not None]
+    if len(args) > 1 and layer.model is None and _op_key(layer) is None:
+        args = [args]  # a custom layer's; Keras' own layers take one argument
     if len(args) != 1:
         raise UnsupportedLayerError(
             f"{title(layer)}: it is called with {len(args)} arguments; accepted: 1"
@@ -121,11 +130,11 @@ def layer_inputs(layer: LayerSpec, call: Call) -> list[TensorRef]:
 
 
 def build_ops(
-    kind: type[Op], config: LayerConfig, weights: LayerWeights, shapes: Sequence[Shape]
+    factory: Factory, config: LayerConfig, weights: LayerWeights, shapes: Sequence[Shape]
 ) -> tuple[Op, ...]:
     """Return the chain of ops that a layer stands for; all options and arrays are used."""
     try:
-        result = kind.from_keras(config, weights, shapes)
+        result = factory(config, weights, shapes)
         config.finish()
         weights.finish()
     except ShapeError as error:

@@ -1,0 +1,1 @@
+"""ONNX's backend tests of single nodes, run through cnnkern's ops."""
