@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cnnkern
-from cnnkern.codegen.isa import AVX2, AVX512, GENERIC, Isa, available, best
-from cnnkern.codegen.peak import FMA_CHAINS
+from cnnkern.codegen.isa import FMA_CHAINS, ISAS, Isa, available, best
 from cnnkern.engine import workspace
 from cnnkern.engine.workspace import Workspace
 from cnnkern.graph import Graph, Node
@@ -98,7 +97,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    isa = next(i for i in (AVX512, AVX2, GENERIC) if i.name == options.isa)
+    isa = next(i for i in ISAS if i.name == options.isa)
     workspace.PARALLEL_FLOPS = 0
     rng = np.random.default_rng(0)
     table = Table(title=f"{variant('f32_conv', isa)}, median of {options.rounds} rounds")

@@ -19,6 +19,7 @@ from .ops.layout import Identity, ZeroPadding
 from .ops.merge import Add
 from .ops.norm import BatchNorm
 from .ops.transpose import ConvTranspose
+from .permutes import sink_permutes
 
 # Ops that end in an epilogue: an affine map whose output channels can be scaled.
 Linear = Conv | ConvTranspose | Dense | DepthwiseConv
@@ -132,6 +133,7 @@ def allow_winograd(graph: Graph) -> Graph:
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     drop_identities,
+    sink_permutes,
     fold_padding,
     fold_batch_norm,
     fuse_residual,

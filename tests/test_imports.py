@@ -21,7 +21,7 @@ LADDER = (
     {"kernels"},
     {"graph"},
     {"ops"},
-    {"arguments", "naive", "passes", "reader", "inputs"},
+    {"arguments", "naive", "passes", "permutes", "reader", "inputs"},
     {"plan"},
     {"engine", "functional"},
     {"api", "inspect", "demo", "cli", "__init__", "__main__"},
@@ -30,7 +30,7 @@ RUNG = {name: rung for rung, names in enumerate(LADDER) for name in names}
 # `Model.summary` prints with the inspect tools, which it imports when called.
 DOWNWARD = {("engine", "inspect")}
 # Modules of one rung that build on each other.
-SIDEWAYS = {("naive", "arguments"), ("functional", "engine")} | {
+SIDEWAYS = {("naive", "arguments"), ("passes", "permutes"), ("functional", "engine")} | {
     (user, used) for user in LADDER[-1] for used in LADDER[-1]
 }
 EXECUTORS = {"pickle", "marshal", "shelve", "importlib", "ctypes", "subprocess", "runpy"}

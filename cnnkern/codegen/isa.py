@@ -41,6 +41,10 @@ GENERIC = Isa(
     platform.machine() in ("arm64", "aarch64"),
 )
 
+# Independent multiply-adds that keep every unit busy: latency 4 x 2 per cycle, and they
+# fit into 16 registers.
+FMA_CHAINS = 12
+
 ISAS = (AVX512, AVX2, GENERIC)  # widest first
 
 # LLVM tells the features of its host only; these names let tests stand in for other CPUs.

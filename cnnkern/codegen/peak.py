@@ -5,10 +5,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .isa import Isa
+from .isa import FMA_CHAINS, Isa
 from .vector import F32, I32, multiply_add
-
-FMA_CHAINS = 12  # covers latency x throughput (4 cycles x 2) and fits into 16 registers
 
 
 def fma_chains(isa: Isa):

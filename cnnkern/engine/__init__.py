@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,9 @@ from ..plan import Constants, Plan, make_plan
 from ..shapes import Shape
 from .threads import POOL
 from .workspace import Workspace
+
+if TYPE_CHECKING:
+    from ..inspect.profile import Profile
 
 Result = Array | list[Array]
 MAX_PLANS = 32  # one per input shape; the least recently made is dropped
@@ -147,6 +150,25 @@ class Model:
         from ..inspect.summary import print_summary
 
         print_summary(self)
+
+    def profile(self, x: Any, repeats: int = 20) -> Profile:
+        """Time each step of a predict of `x`; print the result or read its `steps`.
+
+        Parameters
+        ----------
+        x : as in `predict`
+        repeats : int
+            Runs of which the medians are taken.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            As in `predict`.
+        """
+        from ..inspect.profile import profile
+
+        arrays = self._arrays(x)
+        return profile(self.plan(*(a.shape for a in arrays)), arrays, repeats)
 
     def __repr__(self) -> str:
         return f"<cnnkern.Model {self.name!r} {self.input_shape} -> {self.output_shape}>"

@@ -37,10 +37,14 @@ class Workspace:
     def run(self) -> None:
         """Compute the outputs from the inputs."""
         for begin, end, host_call in self._segments:
-            if self.n_threads == 1 or not POOL.share(self._args, begin, end, self.n_threads):
-                self._serial(self._args, 0, begin, end)
+            self.run_steps(begin, end)
             if host_call is not None:
                 host_call()
+
+    def run_steps(self, begin: int, end: int) -> None:
+        """Run a range of steps, with the pool's helpers or alone when they are busy."""
+        if self.n_threads == 1 or not POOL.share(self._args, begin, end, self.n_threads):
+            self._serial(self._args, 0, begin, end)
 
     def _cut(self, plan: Plan) -> Iterator[tuple[int, int, Callable[[], None] | None]]:
         """Cut the steps at host calls, and elsewhere into ranges that end within a moment."""

@@ -8,6 +8,7 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel, floats
 from .functions import ZERO, clip, sigmoid
+from .move import copy_row
 
 
 @inline
@@ -37,20 +38,20 @@ def f32_map(isa: Isa):
 def _binary(function):
     """Return the factory of ``y = clip(function(a, b, scale), lo, hi)``; record BINARY.
 
-    A tile is one row, or one chunk of a row that has several.
+    A tile is one row, or one chunk of a row that has several. `y` may be `a`, not `b`.
     """
 
     @inline
-    def rows(a, b, y, n, p):
+    def rows(b, y, n, p):
         lo, hi, scale = p.lo, p.hi, p.scale
         for i in range(n):
-            y[i] = clip(function(a[i], b[i], scale), lo, hi)
+            y[i] = clip(function(y[i], b[i], scale), lo, hi)
 
     @inline
-    def row_and_scalar(a, b, y, n, p):
+    def row_and_scalar(b, y, n, p):
         lo, hi, scale, scalar = p.lo, p.hi, p.scale, b[0]
         for i in range(n):
-            y[i] = clip(function(a[i], scalar, scale), lo, hi)
+            y[i] = clip(function(y[i], scalar, scale), lo, hi)
 
     @inline
     def scalar_and_row(a, b, y, n, p):
@@ -70,12 +71,14 @@ def _binary(function):
                 a, b = a + p.a_run * first, b + p.b_run * first
                 count = min(end - tile, p.W - row % p.W) if p.chunks == 1 else 1
                 for _ in range(count):
-                    if p.b_run == 0:
-                        row_and_scalar(floats(a), floats(b), floats(y), n, p)
-                    elif p.a_run == 0:
+                    if p.a_run == 0:
                         scalar_and_row(floats(a), floats(b), floats(y), n, p)
                     else:
-                        rows(floats(a), floats(b), floats(y), n, p)
+                        copy_row(a, y, n)
+                        if p.b_run == 0:
+                            row_and_scalar(floats(b), floats(y), n, p)
+                        else:
+                            rows(floats(b), floats(y), n, p)
                     a, b, y = a + p.a_w, b + p.b_w, y + p.y_w
                 tile += count
 
@@ -104,10 +107,10 @@ def _per_channel(function):
     """
 
     @inline
-    def pixels(x, y, n, p):
+    def pixels(y, n, p):
         scale, shift, lo, hi = floats(p.scale), floats(p.shift), p.lo, p.hi
         for c in range(n):
-            y[c] = clip(function(x[c], scale[c], shift[c]), lo, hi)
+            y[c] = clip(function(y[c], scale[c], shift[c]), lo, hi)
 
     def factory(isa: Isa):
         def kernel(p, scratch, begin, end):
@@ -116,9 +119,10 @@ def _per_channel(function):
                 x = p.x + 4 * first + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w)
                 y = p.y + 4 * first + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
                 left = min(p.chunk, p.run - first)
+                copy_row(x, y, left)
                 while left > 0:
-                    pixels(floats(x), floats(y), min(p.period, left), p)
-                    x, y, left = x + 4 * p.period, y + 4 * p.period, left - p.period
+                    pixels(floats(y), min(p.period, left), p)
+                    y, left = y + 4 * p.period, left - p.period
 
         return kernel
 

@@ -4,8 +4,25 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import doubles, floats, sqrt
 from .functions import ONE, ZERO, F
+from .move import copy_row
 
 BLOCK = 64  # pixels whose sums are taken in float32; sums of blocks are added in float64
+
+
+@inline
+def add_pixel(x, mean, part, part2, C):
+    for c in range(C):
+        d = x[c] - mean[c]
+        part[c] += d
+        part2[c] += d * d
+
+
+@inline
+def add_4_pixels(x0, x1, x2, x3, mean, part, part2, C):
+    for c in range(C):
+        d0, d1, d2, d3 = x0[c] - mean[c], x1[c] - mean[c], x2[c] - mean[c], x3[c] - mean[c]
+        part[c] += (d0 + d1) + (d2 + d3)
+        part2[c] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
 
 
 @inline
@@ -14,12 +31,16 @@ def add_block(x, x_w, n_pixels, mean, part, part2, sums, squares, C):
     for c in range(C):
         part[c] = ZERO
         part2[c] = ZERO
-    for w in range(n_pixels):
-        pixel = floats(x + w * x_w)
-        for c in range(C):
-            d = pixel[c] - mean[c]
-            part[c] += d
-            part2[c] += d * d
+    w = 0
+    while w < n_pixels:
+        x0 = x + w * x_w
+        x1, x2, x3 = x0 + x_w, x0 + 2 * x_w, x0 + 3 * x_w
+        if w + 4 <= n_pixels:
+            add_4_pixels(floats(x0), floats(x1), floats(x2), floats(x3), mean, part, part2, C)
+            w += 4
+        else:
+            add_pixel(floats(x0), mean, part, part2, C)
+            w += 1
     for c in range(C):
         sums[c] += part[c]
         squares[c] += part2[c]
@@ -54,14 +75,19 @@ def group_means(totals, means, C, size, count):
 
 
 @inline
+def rewrite_pixel(y, mean, scale, beta, C):
+    for c in range(C):
+        y[c] = (y[c] - mean[c]) * scale[c] + beta[c]
+
+
+@inline
 def rewrite(p, x, y, mean, scale, beta, C):
     for d in range(p.D):
         for h in range(p.H):
             for w in range(p.W):
-                source = floats(x + d * p.x_d + h * p.x_h + w * p.x_w)
-                target = floats(y + d * p.y_d + h * p.y_h + w * p.y_w)
-                for c in range(C):
-                    target[c] = (source[c] - mean[c]) * scale[c] + beta[c]
+                pixel = y + d * p.y_d + h * p.y_h + w * p.y_w
+                copy_row(x + d * p.x_d + h * p.x_h + w * p.x_w, pixel, C)
+                rewrite_pixel(floats(pixel), mean, scale, beta, C)
 
 
 def f32_group_norm(isa: Isa):

@@ -9,8 +9,14 @@ FLOAT = 4  # bytes
 
 @inline
 def copy_row(x, y, n):
-    for i in range(n):
-        y[i] = x[i]
+    """Copy n floats between two addresses; nothing happens where they are the same.
+
+    LLVM makes vectors of a loop over rows that overlap only where it sees one pointer.
+    Kernels that may work in place therefore copy the row first and then rewrite it.
+    """
+    source, target = floats(x), floats(y)
+    for i in range(n if x != y else 0):
+        target[i] = source[i]
 
 
 @inline
@@ -39,7 +45,7 @@ def f32_move(isa: Isa):
             n = min(p.i_block, p.I - i)
             for _ in range(min(p.j_block, p.J - j)):
                 if p.x_i == FLOAT and p.y_i == FLOAT:
-                    copy_row(floats(x), floats(y), n)
+                    copy_row(x, y, n)
                 else:
                     copy_strided(x, p.x_i, y, p.y_i, n)
                 x += p.x_j

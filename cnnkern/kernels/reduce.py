@@ -11,12 +11,13 @@ from ..codegen.jit import inline, inline_sum
 from ..codegen.vector import floats, maximum, sqrt
 from .elementwise import row_offset
 from .functions import ONE, ZERO, F, exp, positive
+from .move import copy_row
 
 BLOCK = 1024  # floats; with a partial sum per lane each adds some dozens
 
 
 def _rows(body):
-    """Return the factory of a kernel that calls ``body(p, scratch, x, y)`` for each row."""
+    """Return the factory of a kernel that calls ``body(p, scratch, y)`` for each row, on a copy."""
 
     def factory(isa: Isa):
         def kernel(p, scratch, begin, end):
@@ -26,7 +27,8 @@ def _rows(body):
                 y = p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
                 count = min(end - row, p.W - row % p.W)
                 for _ in range(count):
-                    body(p, scratch, floats(x), floats(y))
+                    copy_row(x, y, p.run)
+                    body(p, scratch, floats(y))
                     x, y = x + p.x_w, y + p.y_w
                 row += count
 
@@ -77,21 +79,21 @@ def largest(x, n):
 
 
 @inline
-def softmax(p, scratch, x, y):
-    highest = largest(x, p.run)
+def softmax(p, scratch, y):
+    highest = largest(y, p.run)
     for i in range(p.run):
-        y[i] = exp(x[i] - highest)
+        y[i] = exp(y[i] - highest)
     inverse = F(1.0 / plain_sums(y, p.run, ZERO)[0])
     for i in range(p.run):
         y[i] *= inverse
 
 
 @inline
-def log_softmax(p, scratch, x, y):
-    highest = largest(x, p.run)
-    logarithm = F(math.log(F(exponential_sums(x, p.run, highest)[0])))
+def log_softmax(p, scratch, y):
+    highest = largest(y, p.run)
+    logarithm = F(math.log(F(exponential_sums(y, p.run, highest)[0])))
     for i in range(p.run):
-        y[i] = (x[i] - highest) - logarithm
+        y[i] = (y[i] - highest) - logarithm
 
 
 @inline
@@ -118,11 +120,11 @@ def sort_down(z, n):
 
 
 @inline
-def sparsemax(p, scratch, x, y):
+def sparsemax(p, scratch, y):
     """Keras' threshold, see ops.softmax.Sparsemax. Scratch: a row."""
     z = floats(scratch)
     for i in range(p.run):
-        z[i] = x[i]
+        z[i] = y[i]
     sort_down(z, p.run)
     partial, total, kept = ZERO, 0.0, 0
     for i in range(p.run):
@@ -132,36 +134,37 @@ def sparsemax(p, scratch, x, y):
             kept += 1
     threshold = (F(total) - ONE) / F(kept)
     for i in range(p.run):
-        y[i] = positive(x[i] - threshold)
+        y[i] = positive(y[i] - threshold)
 
 
 @inline
-def layer_norm(p, scratch, x, y):
+def layer_norm(p, scratch, y):
     """The mean in two parts: its rounding error is the mean of what it leaves."""
     gamma, beta = floats(p.gamma), floats(p.beta)
-    mean = F(plain_sums(x, p.run, ZERO)[0] / p.run)
-    rest, square = moments(x, p.run, mean)
-    rest /= p.run
-    variance = square / p.run - rest * rest
+    share = 1.0 / p.run
+    mean = F(plain_sums(y, p.run, ZERO)[0] * share)
+    rest, square = moments(y, p.run, mean)
+    rest *= share
+    variance = square * share - rest * rest
     scale, low = ONE / sqrt(F(variance + p.epsilon)), F(rest)
     for i in range(p.run):
-        y[i] = ((x[i] - mean) - low) * scale * gamma[i] + beta[i]
+        y[i] = ((y[i] - mean) - low) * scale * gamma[i] + beta[i]
 
 
 @inline
-def rms_norm(p, scratch, x, y):
+def rms_norm(p, scratch, y):
     gamma = floats(p.gamma)
-    scale = ONE / sqrt(F(square_sums(x, p.run, ZERO)[1] / p.run + p.epsilon))
+    scale = ONE / sqrt(F(square_sums(y, p.run, ZERO)[1] / p.run + p.epsilon))
     for i in range(p.run):
-        y[i] = x[i] * scale * gamma[i]
+        y[i] = y[i] * scale * gamma[i]
 
 
 @inline
-def unit_norm(p, scratch, x, y):
+def unit_norm(p, scratch, y):
     """Scale by 1 / length, at most by `limit`."""
-    scale = min(ONE / sqrt(F(square_sums(x, p.run, ZERO)[1])), p.limit)
+    scale = min(ONE / sqrt(F(square_sums(y, p.run, ZERO)[1])), p.limit)
     for i in range(p.run):
-        y[i] = x[i] * scale
+        y[i] = y[i] * scale
 
 
 f32_softmax = _rows(softmax)

@@ -8,6 +8,7 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import floats
 from . import functions
+from .move import copy_row
 
 
 def _rows(function):
@@ -15,9 +16,10 @@ def _rows(function):
 
     def factory(isa: Isa):
         def kernel(p, x_row, y_row, n):
-            x, y, a, b, c = floats(x_row), floats(y_row), p.a, p.b, p.c
+            y, a, b, c = floats(y_row), p.a, p.b, p.c
+            copy_row(x_row, y_row, n)
             for i in range(n):
-                y[i] = function(x[i], a, b, c)
+                y[i] = function(y[i], a, b, c)
 
         return kernel
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..graph import Array, Op
+from ..graph import Array, Axes, Op
 from ..shapes import Shape, product
 from .config import LayerConfig, Weights
 from .layout import Identity

@@ -11,7 +11,15 @@ import numpy as np
 from ..errors import ShapeError
 from ..graph import Array, Axes, Op, as_array
 from ..shapes import Shape, product
-from .common import axis_length, expect_axis, from_end, take_axes
+from .common import (
+    axis_length,
+    expect_axis,
+    from_end,
+    permuted_axes,
+    permuted_axis,
+    permuted_constant,
+    take_axes,
+)
 from .config import LayerConfig, Weights
 from .norm import trailing_shape
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ShapeError
 from ..graph import Array, Axes, Op
 from ..shapes import Shape, product
-from .common import take_axes
+from .common import permuted_axes, permuted_axis, take_axes
 from .config import LayerConfig, Weights
 
 if TYPE_CHECKING:

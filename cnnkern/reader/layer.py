@@ -11,6 +11,7 @@ from ..ops import REGISTRY
 from ..ops.config import TENSOR, LayerConfig
 from ..shapes import Shape
 from .calls import Call, TensorRef, map_tensors, tensors_of
+from .channels import channels_last
 from .config import CUSTOM, LayerSpec
 from .custom import Factory, custom_factory
 from .weights import LayerWeights, title
@@ -31,7 +32,7 @@ def op_factory(layer: LayerSpec) -> Factory:
     """Return what makes a layer's ops; raise UnsupportedLayerError where nothing does."""
     key = _op_key(layer)
     if key is not None:
-        return REGISTRY[key].from_keras
+        return channels_last(REGISTRY[key].from_keras)
     name = layer.key.removeprefix(CUSTOM).lstrip(">")
     factory = None if layer.is_op else custom_factory(name)
     if factory is None:

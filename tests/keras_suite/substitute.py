@@ -66,6 +66,8 @@ def compute(layer: Any, x: Any, expected: Array) -> Array:
     inputs = tree.map_structure(lambda t: keras.Input(batch_shape=(None, *t.shape[1:])), x)
     model = keras.Model(inputs, clone(inputs))
     clone.set_weights(layer.get_weights())
+    if isinstance(clone, keras.layers.Normalization):
+        clone.finalize_state()  # it computes with tensors that set_weights does not refresh
     graph = reader.from_keras(model)
     arrays = [np.asarray(t, np.float32) for t in tree.flatten(x)]
     (by_reference,) = naive.run(graph, arrays)

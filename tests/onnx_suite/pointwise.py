@@ -70,8 +70,11 @@ def _function(case: Case) -> Op:
 
 
 def prelu(case: Case) -> Translation:
-    """Slopes broadcast to the whole tensor."""
-    return on_samples([case.x], PReLU(np.asarray(case.input(1))))
+    """Slopes broadcast to the whole tensor; before opset 7 there was one per channel."""
+    alpha = np.asarray(case.input(1))
+    if case.opset < 7:
+        alpha = alpha.reshape(-1, *(1,) * (case.x.ndim - 2))
+    return on_samples([case.x], PReLU(alpha))
 
 
 def softmax(case: Case) -> Translation:

@@ -38,19 +38,20 @@ def conv(case: Case) -> Translation:
 
 
 def conv_transpose(case: Case) -> Translation:
-    """Padding cuts the ends of the full result off."""
+    """Padding cuts the ends of the full result off; what is missing is output padding."""
     x, w, b = case.x, case.input(1), case.input(2)
     assert w is not None
     case.refuse("transposed convolution in groups", case.attributes.get("group", 1) > 1)
     rank = x.ndim - 2
     strides, dilations = ints(case, "strides", rank), ints(case, "dilations", rank)
-    extra = ints(case, "output_padding", rank, 0)
     filter = np.moveaxis(w, (0, 1), (-1, -2))
+    extra = ints(case, "output_padding", rank, 0)
+    shortest = ConvTranspose(filter, b, strides, "valid", dilations, output_padding=extra)
+    reached = shortest.infer_shape((1, *x.shape[2:], x.shape[1]))[1:-1]
+    surplus = [n - want for n, want in zip(reached, case.expected.shape[2:], strict=True)]
+    extra = tuple(e + max(-n, 0) for e, n in zip(extra, surplus, strict=True))
     full = ConvTranspose(filter, b, strides, "valid", dilations, output_padding=extra)
-    lengths = full.infer_shape((1, *x.shape[2:], x.shape[1]))[1:-1]
-    surplus = [n - want for n, want in zip(lengths, case.expected.shape[2:], strict=True)]
-    case.refuse("the output is longer than all that the filter reaches", min(surplus) < 0)
-    return on_images(x, full, Cropping(_cuts(case, surplus)))
+    return on_images(x, full, Cropping(_cuts(case, [max(n, 0) for n in surplus])))
 
 
 def _cuts(case: Case, surplus: list[int]) -> tuple[Pair, ...]:
@@ -116,6 +117,8 @@ def resize(case: Case) -> Translation:
     is_whole = all(n % o == 0 for o, n in zip(old, new, strict=True))
     method = _interpolation(case, is_whole)
     antialias = bool(attributes.get("antialias", 0))
+    borders = not attributes.get("exclude_outside", 0)
+    case.refuse("antialias with repeated borders", antialias and borders)
     if is_whole and not antialias:
         factors = tuple(n // o for o, n in zip(old, new, strict=True))
         return on_images(x, UpSampling(factors, method))
