@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import PlanError
 from .shapes import Pair, Shape
+from .structure import Structure
 
 if TYPE_CHECKING:
     from .ops.config import LayerConfig, Weights
@@ -114,6 +115,8 @@ class Graph:
     outputs: tuple[str, ...]
     layers: tuple[Layer, ...] = ()
     name: str = "model"
+    input_structure: Structure = None  # of positions in `inputs`; None: one, or a list
+    output_structure: Structure = None  # of positions in `outputs`
 
     def __getitem__(self, name: str) -> Node:
         for node in self.nodes:

@@ -59,10 +59,9 @@ def fold_padding(graph: Graph) -> Graph:
     """Make ZeroPadding in front of an unpadded convolution the convolution's own padding."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        is_pair = isinstance(first, ZeroPadding) and isinstance(second, Conv | DepthwiseConv)
-        if is_pair and second.padding == "valid":
-            return replace(second, padding=first.padding)
-        return None
+        if not isinstance(first, ZeroPadding) or not isinstance(second, Conv | DepthwiseConv):
+            return None
+        return replace(second, padding=first.padding) if second.padding == "valid" else None
 
     return _fuse_pairs(graph, rule)
 
@@ -86,10 +85,9 @@ def fuse_activation(graph: Graph) -> Graph:
     """Let a convolution or matrix product apply the activation that follows it."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        is_pair = isinstance(first, Linear) and isinstance(second, Activation)
-        if is_pair and first.activation is None:
-            return replace(first, activation=second)
-        return None
+        if not isinstance(first, Linear) or not isinstance(second, Activation):
+            return None
+        return replace(first, activation=second) if first.activation is None else None
 
     return _fuse_pairs(graph, rule)
 

@@ -16,7 +16,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from its own rung's modules of the same name and from lower rungs.
 LADDER = (
-    {"errors", "shapes"},
+    {"errors", "shapes", "structure"},
     {"codegen"},
     {"kernels"},
     {"graph"},

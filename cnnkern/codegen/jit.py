@@ -73,7 +73,7 @@ def _numba_module(body: Callable[..., None], record: np.dtype) -> tuple[llvm.Mod
     """Return the optimised module of `body` and the name of its entry in Numba's convention."""
     compiled_body = inline(body)
 
-    def entry(args, scratch, begin, end):  # type: ignore[no-untyped-def]
+    def entry(args, scratch, begin, end):
         compiled_body(record_at(args, record), scratch, begin, end)
 
     signature = numba.void(numba.int64, numba.int64, numba.int64, numba.int64)

@@ -13,13 +13,14 @@ from ..graph import Array, Graph, Layer
 from ..passes import PRECISIONS, optimise
 from ..plan import Constants, Plan, make_plan
 from ..shapes import Shape
+from ..structure import flat, pack
+from .inputs import input_arrays
 from .threads import POOL
 from .workspace import Workspace
 
 if TYPE_CHECKING:
     from ..inspect.profile import Profile
 
-Result = Array | list[Array]
 MAX_PLANS = 32  # one per input shape; the least recently made is dropped
 
 
@@ -51,7 +52,10 @@ class Model:
         self._constants = Constants()
         self._plans: dict[tuple[tuple[int, ...], ...], _Planned] = {}
         self._one_input = len(graph.inputs) == 1
-        self._one_output = len(graph.outputs) == 1
+        self._structure = graph.output_structure
+        if self._structure is None:
+            self._structure = flat(len(graph.outputs))
+        self._one_output = self._structure == 0
         self._shapes = graph.shapes()
 
     @property
@@ -79,12 +83,13 @@ class Model:
 
         Parameters
         ----------
-        x : float32[input_shape], or a list or dict of them
-            Anything that NumPy turns into real numbers; it is cast to float32.
+        x : float32[input_shape], or lists and dicts of them
+            Anything that NumPy turns into real numbers; it is cast to float32. Several inputs
+            come as the Keras model takes them, or as a dict by the names of its inputs.
 
         Returns
         -------
-        float32[output_shape], or a list of them where the model has several outputs.
+        float32[output_shape], or the lists and dicts of them that the Keras model returns.
 
         Raises
         ------
@@ -96,17 +101,19 @@ class Model:
         if self._one_input and type(x) is np.ndarray and x.dtype == np.float32:
             planned = self._plans.get((x.shape,))
             if planned is not None:
-                return planned.predict_one(x) if self._one_output else planned.predict([x])
-        arrays = self._arrays(x)
+                if self._one_output:
+                    return planned.predict_one(x)
+                return pack(self._structure, planned.predict([x]))
+        arrays = input_arrays(self.graph, self._shapes, x)
         results = self._planned(tuple(a.shape for a in arrays)).predict(arrays)
-        return results[0] if self._one_output else results
+        return pack(self._structure, results)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: int = 0) -> Any:
         """Predict in chunks of `batch_size` images, like Keras' ``Model.predict``.
 
         Parameters
         ----------
-        x : float32[input_shape], or a list or dict of them
+        x : float32[input_shape], or lists and dicts of them, as for a call
         batch_size : int, optional
             Images per chunk, 32 by default. It bounds the memory; results do not depend on it.
         verbose : int
@@ -114,7 +121,7 @@ class Model:
 
         Returns
         -------
-        float32[output_shape], or a list of them where the model has several outputs.
+        float32[output_shape], or the lists and dicts of them that the Keras model returns.
 
         Raises
         ------
@@ -126,7 +133,7 @@ class Model:
         size = 32 if batch_size is None else batch_size
         if type(size) is not int or size < 1:
             raise ValueError(f"batch_size={batch_size!r} must be an int of at least 1")
-        arrays = self._arrays(x)
+        arrays = input_arrays(self.graph, self._shapes, x)
         n_images = arrays[0].shape[0]
         starts: Any = range(0, max(n_images, 1), size)
         if verbose:
@@ -139,7 +146,7 @@ class Model:
             chunks[0][i] if len(chunks) == 1 else np.concatenate([c[i] for c in chunks])
             for i in range(len(self.graph.outputs))
         ]
-        return results[0] if self._one_output else results
+        return pack(self._structure, results)
 
     def plan(self, *input_shapes: tuple[int, ...]) -> Plan:
         """Return the plan for these input shapes, the batch included."""
@@ -167,7 +174,7 @@ class Model:
         """
         from ..inspect.profile import profile
 
-        arrays = self._arrays(x)
+        arrays = input_arrays(self.graph, self._shapes, x)
         return profile(self.plan(*(a.shape for a in arrays)), arrays, repeats)
 
     def __repr__(self) -> str:
@@ -175,26 +182,6 @@ class Model:
 
     def __reduce__(self) -> tuple[type[Model], tuple[Graph, str]]:
         return Model, (self.graph, self.precision)
-
-    def _arrays(self, x: Any) -> list[NDArray[Any]]:
-        """Return the inputs as arrays of checked shapes and real numbers."""
-        if isinstance(x, Mapping):
-            missing = set(self.graph.inputs).symmetric_difference(x)
-            if missing:
-                raise ShapeError(f"expected inputs {list(self.graph.inputs)}, got {list(x)}")
-            values: Sequence[Any] = [x[name] for name in self.graph.inputs]
-        else:
-            values = [x] if self._one_input else x
-        if len(values) != len(self.graph.inputs):
-            raise ShapeError(f"expected {len(self.graph.inputs)} inputs, got {len(values)}")
-        arrays = [
-            _real_array(value, name) for value, name in zip(values, self.graph.inputs, strict=True)
-        ]
-        for array, name in zip(arrays, self.graph.inputs, strict=True):
-            _check_shape(array.shape, self._shapes[name], name)
-        if len({a.shape[0] for a in arrays}) > 1:
-            raise ShapeError(f"batch sizes differ: {[a.shape[0] for a in arrays]}")
-        return arrays
 
     def _planned(self, shapes: tuple[tuple[int, ...], ...]) -> _Planned:
         planned = self._plans.get(shapes)
@@ -247,24 +234,6 @@ class _Planned:
 
 def _single(shapes: list[Shape]) -> Shape | list[Shape]:
     return shapes[0] if len(shapes) == 1 else shapes
-
-
-def _real_array(value: ArrayLike, name: str) -> NDArray[Any]:
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ShapeError(f"input {name!r} is ragged: {error}") from None
-    if array.dtype.kind not in "fiub":
-        raise DTypeError(f"input {name!r}: got {array.dtype}, expected real numbers")
-    return array
-
-
-def _check_shape(got: tuple[int, ...], expected: Shape, name: str) -> None:
-    fits = len(got) == len(expected) and all(
-        e is None or g == e for g, e in zip(got, expected, strict=True)
-    )
-    if not fits:
-        raise ShapeError(f"input {name!r}: got shape {got}, expected {expected}")
 
 
 def _with_progress(starts: range) -> Any:

@@ -37,6 +37,11 @@ ROW_FUNCTIONS = (
     "sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold",
 )  # fmt: skip
 
+BINARY_FUNCTIONS = (
+    "add", "divide", "gate", "maximum", "minimum", "multiply", "prelu", "scaled_add",
+    "subtract",
+)  # fmt: skip
+
 KERNELS = {
     "f32_conv": Kernel("conv", records.CONV),
     "f32_winograd": Kernel("winograd", records.WINOGRAD),
@@ -52,13 +57,7 @@ KERNELS = {
     "f32_global_average": Kernel("pool", records.GLOBAL_POOL),
     "f32_im2col": Kernel("unfold", records.UNFOLD),
     "f32_map": Kernel("elementwise", records.MAP),
-    **{
-        f"f32_{name}": Kernel("elementwise", records.BINARY)
-        for name in (
-            "add", "subtract", "multiply", "divide", "maximum", "minimum",
-            "scaled_add", "gate", "prelu",
-        )
-    },
+    **{f"f32_{name}": Kernel("elementwise", records.BINARY) for name in BINARY_FUNCTIONS},
     "f32_scale_shift": Kernel("elementwise", records.SCALE_SHIFT),
     "f32_standardize": Kernel("elementwise", records.SCALE_SHIFT),
     "f32_move": Kernel("move", records.MOVE),

@@ -63,7 +63,7 @@ def add_image(p, x, mean, part, part2, sums, squares, C):
 
 @inline
 def group_means(totals, means, C, size, count):
-    """Write the mean over each group of `size` channels, `count` numbers each, to its channels."""
+    """Write each group's mean to its `size` channels; each channel sums `count` numbers."""
     c = 0
     while c < C:
         total = 0.0

@@ -108,11 +108,11 @@ POOL = _record(
     "y_n", "y_d", "y_h", "y_w",
 )  # fmt: skip
 
-# One axis of images resampled: offsets int64[O, T] in bytes, weights float32[O, T].
+# One axis of images resampled: offsets int64[n_out, n_taps] in bytes, weights as float32.
 RESAMPLE = _record(
     "x", "y",
     "H", "x_n", "x_h", "y_n", "y_h",  # the axes in front
-    "O", "y_o", "o_block", "o_blocks", "T", "offsets", "weights",
+    "n_out", "y_o", "o_block", "o_blocks", "n_taps", "offsets", "weights",
     "inner", "chunk", "chunks",  # contiguous floats behind the axis
 )  # fmt: skip
 
@@ -157,11 +157,11 @@ GROUP_NORM = _record(
     floats=("epsilon",),
 )  # fmt: skip
 
-# y[n, i, j] = sum over k of a[n, i, k] * b[n, k, j]; k is contiguous in a, j in b and y.
+# y[m, n] = sum over k of a[m, k] * b[k, n] per sample; k is contiguous in a, n in b and y.
 DOT = _record(
     "a", "b", "y",
-    "I", "K", "J",
-    "a_n", "a_i", "b_n", "b_k", "y_n", "y_i",
+    "M", "K", "N",
+    "a_batch", "a_m", "b_batch", "b_k", "y_batch", "y_m",
 )  # fmt: skip
 
 # The border of a buffer: `y` is the first element of the halo itself.

@@ -17,7 +17,7 @@ BLOCK = 1024  # floats; with a partial sum per lane each adds some dozens
 
 
 def _rows(body):
-    """Return the factory of a kernel that calls ``body(p, scratch, y)`` for each row, on a copy."""
+    """Return the factory of a kernel that copies each row and calls ``body(p, scratch, y)``."""
 
     def factory(isa: Isa):
         def kernel(p, scratch, begin, end):
@@ -38,7 +38,7 @@ def _rows(body):
 
 
 def _sums(term, square):
-    """Return ``totals(x, n, a)``: float64 sums of ``term(x[i], a)`` and of ``square(x[i], a)``."""
+    """Return ``totals(x, n, a)``: sums of ``term(x[i], a)`` and of ``square(x[i], a)``."""
 
     @inline_sum
     def block(x, first, last, a):

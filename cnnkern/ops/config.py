@@ -47,6 +47,7 @@ class LayerConfig:
     options: dict[str, Any]
     args: tuple[Any, ...] = ()  # an op node's positional arguments, tensors as TENSOR
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    in_channels_first_model: bool = False  # some layer of the model is channels_first
 
     def take(self, key: str, default: Any = _REQUIRED) -> Any:
         """Remove and return an option; a missing one without default is malformed."""

@@ -81,7 +81,8 @@ class Dot(Op):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         limit = float(1 / EPSILON) if self.normalize else 0.0
-        lowering.dot(*inputs, output, self.axes, limit)
+        x, y = inputs
+        lowering.dot(x, y, output, self.axes, limit)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         depth = shapes[0][self.axes[0]]

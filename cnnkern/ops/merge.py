@@ -285,7 +285,8 @@ class ScaledAdd(Op):
         return x + branch * np.float32(self.scale)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
-        lowering.binary("f32_scaled_add", *inputs, output, self.scale)
+        x, branch = inputs
+        lowering.binary("f32_scaled_add", x, branch, output, self.scale)
 
     def permuted(self, order: Axes) -> Op:
         return self

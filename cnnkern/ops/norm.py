@@ -148,6 +148,9 @@ class Affine(Op):
             op = cls(scale, as_array(0).reshape(()))
         else:
             op = cls(take_array(config, "scale"), take_array(config, "offset", 0.0))
+            if config.in_channels_first_model and 1 <= op.scale.ndim <= 2:
+                # Keras puts it along the axis that its own settings call the channels'.
+                config.unsupported("scale", op.scale.tolist(), "a number beside channels_first")
         config.finish()
         expect_trailing(config.title, shapes[0], op.scale.shape)
         expect_trailing(config.title, shapes[0], op.shift.shape)

@@ -160,8 +160,9 @@ class Glu(Op):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         half = output.shape[self.axis]
+        a, b = inputs[0].split(self.axis, (half, half))
         (y,) = output.split(self.axis, (half,))
-        lowering.binary("f32_gate", *inputs[0].split(self.axis, (half, half)), y)
+        lowering.binary("f32_gate", a, b, y)
 
     def permuted(self, order: Axes) -> Op:
         return replace(self, axis=permuted_axis(self.axis, order))

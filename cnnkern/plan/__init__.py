@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,16 @@ from .buffer import ABSOLUTE, Address, Buffer
 from .layout import Lifetime, place
 from .lowering import Constants, HostCall, Lowering, Step
 
-__all__ = ["Address", "Buffer", "Constants", "Lowering", "Plan", "Step", "make_plan"]
+__all__ = [
+    "Address",
+    "Buffer",
+    "Constants",
+    "HostCall",
+    "Lowering",
+    "Plan",
+    "Step",
+    "make_plan",
+]
 
 ConcreteShape = tuple[int, ...]
 
@@ -189,9 +198,9 @@ class _Planner:
         shape, halo = self.shapes[node.name], self._halo(node.name)
         if node.op.is_view and inputs[0].is_dense and halo == NO_HALO:
             return inputs[0].reshape(shape)
-        if node.op.in_place and inputs[0].shape == shape and inputs[0].halo == halo:
-            if self.pending[inputs[0].storage] == 1:
-                return inputs[0]
+        fits = bool(inputs) and inputs[0].shape == shape and inputs[0].halo == halo
+        if node.op.in_place and fits and self.pending[inputs[0].storage] == 1:
+            return inputs[0]
         return Buffer.allocate(node.name, shape, halo)
 
     def _halo(self, name: str) -> Halo:
@@ -201,11 +210,16 @@ class _Planner:
             for node in self.consumers[name]
             if node.inputs[0] == name
         ]
-        d, h, w = (
-            (max((h[a][0] for h in wanted), default=0), max((h[a][1] for h in wanted), default=0))
-            for a in range(3)
-        )
-        return d, h, w
+        return widest(wanted)
+
+
+def widest(halos: Sequence[Halo]) -> Halo:
+    """Return the halo that covers all of `halos`."""
+    d, h, w = (
+        tuple(max((halo[axis][side] for halo in halos), default=0) for side in (0, 1))
+        for axis in range(3)
+    )
+    return (d[0], d[1]), (h[0], h[1]), (w[0], w[1])
 
 
 def _concrete(shape: tuple[int | None, ...]) -> ConcreteShape:

@@ -148,7 +148,7 @@ def walk(*buffers: Buffer) -> Walk:
 
 
 def broadcast_walk(y: Buffer, *operands: Buffer) -> Walk:
-    """Walk `y` and operands that broadcast to it: their strides are 0 along axes of length 1."""
+    """Walk `y` and operands that broadcast to it, with a stride of 0 where they repeat."""
     buffers = (y, *operands)
     axes = []
     for axis, count in enumerate(y.dims):

@@ -10,7 +10,7 @@ from .buffer import Buffer
 if TYPE_CHECKING:
     from .lowering import Lowering
 
-MIN_ROW = 16  # floats: shorter rows of y do not fill a vector
+MIN_ROW = 16  # floats: shorter rows of the result do not fill a vector
 
 
 def lower_dot(
@@ -24,21 +24,23 @@ def lower_dot(
     limit : scale inputs to unit length along k by at most this factor; 0 leaves them
     """
     a, b = (_rows(lowering, x, axis, limit) for x, axis in zip((x0, x1), axes, strict=True))
-    (N, I, _), (_, J, _) = a.shape, b.shape
-    target = y.reshape((N, I, J)) if y.is_dense else lowering.temporary((N, I, J))
-    if J < min(MIN_ROW, I):
-        turned = target.reshape((N, J, I)) if J == 1 else lowering.temporary((N, J, I))
-        _product(lowering, b, _transposed(lowering, a), turned)
-        if J > 1:
-            lowering.permute(turned, target, (0, 2, 1))
-    else:
+    (batch, M, _), (_, N, _) = a.shape, b.shape
+    target = y.reshape((batch, M, N)) if y.is_dense else lowering.temporary((batch, M, N))
+    is_long = N >= MIN_ROW or N >= M
+    if is_long:
         _product(lowering, a, _transposed(lowering, b), target)
+    elif N == 1:
+        _product(lowering, b, _transposed(lowering, a), target.reshape((batch, N, M)))
+    else:
+        turned = lowering.temporary((batch, N, M))
+        _product(lowering, b, _transposed(lowering, a), turned)
+        lowering.permute(turned, target, (0, 2, 1))
     if not y.is_dense:
         lowering.copy(target, y)
 
 
 def _rows(lowering: Lowering, x: Buffer, axis: int, limit: float) -> Buffer:
-    """Return `x` as rows of k, float32[N, I, K]."""
+    """Return `x` as rows of k, float32[batch, M, K]."""
     rank = len(x.shape)
     K = x.shape[axis]
     shape = (x.shape[0], product(x.shape[1:]) // max(K, 1), K)
@@ -54,22 +56,23 @@ def _rows(lowering: Lowering, x: Buffer, axis: int, limit: float) -> Buffer:
 
 
 def _transposed(lowering: Lowering, x: Buffer) -> Buffer:
-    """Return float32[N, K, I] of float32[N, I, K]."""
-    N, I, K = x.shape
-    if I == 1:
-        return x.reshape((N, K, I))
-    turned = lowering.temporary((N, K, I))
+    """Return float32[batch, K, M] of float32[batch, M, K]."""
+    batch, M, K = x.shape
+    if M == 1:
+        return x.reshape((batch, K, M))
+    turned = lowering.temporary((batch, K, M))
     lowering.permute(x, turned, (0, 2, 1))
     return turned
 
 
 def _product(lowering: Lowering, a: Buffer, b: Buffer, y: Buffer) -> None:
-    (N, I, K), (_, _, J) = a.shape, b.shape
-    lowering.flops = 2 * N * I * K * J
+    """Append ``y = a @ b`` per sample."""
+    (batch, M, K), (_, _, N) = a.shape, b.shape
+    lowering.flops = 2 * batch * M * N * K
     lowering.call(
-        "f32_dot", N * I,
-        a=a.address, b=b.address, y=y.address, I=I, K=K, J=J,
-        a_n=a.axis_strides[0], a_i=a.axis_strides[1],
-        b_n=b.axis_strides[0], b_k=b.axis_strides[1],
-        y_n=y.axis_strides[0], y_i=y.axis_strides[1],
+        "f32_dot", batch * M,
+        a=a.address, b=b.address, y=y.address, M=M, K=K, N=N,
+        a_batch=a.axis_strides[0], a_m=a.axis_strides[1],
+        b_batch=b.axis_strides[0], b_k=b.axis_strides[1],
+        y_batch=y.axis_strides[0], y_m=y.axis_strides[1],
     )  # fmt: skip

@@ -65,7 +65,8 @@ def lower_affine(
         _per_channel(lowering, "f32_scale_shift", owner, x, y, scale, shift)
     else:
         rank = len(x.shape)
-        lower_binary(lowering, "f32_multiply", x, constant(lowering, owner, "scale", scale, rank), y)
+        factor = constant(lowering, owner, "scale", scale, rank)
+        lower_binary(lowering, "f32_multiply", x, factor, y)
         lower_binary(lowering, "f32_add", y, constant(lowering, owner, "shift", shift, rank), y)
 
 
@@ -74,17 +75,15 @@ def lower_standardize(
 ) -> None:
     """Append ``y = (x - mean) / deviation`` with constants that broadcast to a sample."""
     if _is_per_channel(mean) and _is_per_channel(deviation):
-        _per_channel(lowering, "f32_standardize", owner, x, y, 1 / deviation, mean)
+        _per_channel(lowering, "f32_standardize", owner, x, y, np.float32(1) / deviation, mean)
         return
     rank = len(x.shape)
-    below = constant(lowering, owner, "deviation", deviation, rank)
+    divisor = constant(lowering, owner, "deviation", deviation, rank)
     lower_binary(lowering, "f32_subtract", x, constant(lowering, owner, "mean", mean, rank), y)
-    lower_binary(lowering, "f32_divide", y, below, y)
+    lower_binary(lowering, "f32_divide", y, divisor, y)
 
 
-def constant(
-    lowering: Lowering, owner: object, name: str, values: Array, rank: int
-) -> Buffer:
+def constant(lowering: Lowering, owner: object, name: str, values: Array, rank: int) -> Buffer:
     """Return a constant that broadcasts to samples as a buffer of `rank` axes."""
     shape = (1,) * (rank - values.ndim) + values.shape
     address = Address(ABSOLUTE, lowering.constant(owner, name, lambda: values))
@@ -92,11 +91,18 @@ def constant(
 
 
 def _is_per_channel(values: Array) -> bool:
-    return values.size == (values.shape or (1,))[-1]
+    """Tell whether `values` is a number or has no axis but the last."""
+    return bool(values.size == (values.shape or (1,))[-1])
 
 
 def _per_channel(
-    lowering: Lowering, kernel: str, owner: object, x: Buffer, y: Buffer, scale: Array, shift: Array
+    lowering: Lowering,
+    kernel: str,
+    owner: object,
+    x: Buffer,
+    y: Buffer,
+    scale: Array,
+    shift: Array,
 ) -> None:
     """Append ``y = kernel(x, scale[c], shift[c])``."""
     C = x.dims[-1]
@@ -120,7 +126,7 @@ def _per_channel(
 
 
 def _pixels_per_period(C: int) -> int:
-    """Return how often constants of C channels are repeated: to whole vectors, if that is short."""
+    """Return how often constants of C channels are repeated, to whole vectors if possible."""
     whole = math.lcm(C, VECTOR)
     period = whole if whole <= CHUNK else C
     return period // C * max(PERIOD // period, 1)
@@ -133,5 +139,6 @@ def _expanded(lowering: Lowering, x: Buffer, shape: tuple[int, ...]) -> Buffer:
     if x.shape == shape:
         return x
     y = lowering.temporary(shape)
-    lowering.move(x, y, [0 if n == 1 else s for n, s in zip(x.shape, x.axis_strides, strict=True)])
+    axes = zip(x.shape, x.axis_strides, strict=True)
+    lowering.move(x, y, [0 if length == 1 else step for length, step in axes])
     return y

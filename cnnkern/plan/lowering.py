@@ -20,10 +20,10 @@ from ..shapes import product
 from .buffer import ABSOLUTE, Address, Buffer, pixels, stride_fields
 from .conv import lower_conv
 from .depthwise import lower_depthwise
+from .dot import lower_dot
 from .elementwise import constant, lower_affine, lower_binary, lower_map, lower_standardize
 from .epilogue import Epilogue
 from .move import lower_move
-from .dot import lower_dot
 from .resample import lower_repeats, lower_resampling
 from .rows import lower_group_norm, lower_rows, norm_fields
 from .transpose import lower_transpose
@@ -111,7 +111,8 @@ class Lowering:
 
     def scalar(self, value: float) -> Buffer:
         """Return a constant number as a buffer that broadcasts."""
-        number = self.constants.address(("scalar", float(value).hex()), lambda: np.array([value], np.float32))
+        key = ("scalar", float(value).hex())
+        number = self.constants.address(key, lambda: np.array([value], np.float32))
         return Buffer((1,), Address(ABSOLUTE, number), (0, 0, 0, 0))
 
     def table(self, values: tuple[int, ...]) -> int:
@@ -179,7 +180,7 @@ class Lowering:
         window: Window,
         activation: Activation | None = None,
     ) -> None:
-        """Append ``y = activation(depthwise(x, filters) + bias)``, filters float32[*K, C, CM]."""
+        """Append a depthwise convolution like `conv`, filters float32[*K, C, CM]."""
         *taps, C, CM = filters.shape
         if CM > 1:
             repeated = self.temporary((*x.shape[:-1], C * CM), x.halo)
@@ -250,14 +251,13 @@ class Lowering:
         self.call(
             kernel,
             N * blocks,
-            x=x.address, y=y.address, channels_per_task=CHANNELS_PER_TASK, channel_blocks=blocks,
+            x=x.address, y=y.address,
+            channels_per_task=CHANNELS_PER_TASK, channel_blocks=blocks,
             **dict(zip("DHWC", x.dims[1:], strict=True)),
             **stride_fields("x", x.strides), y_n=y.strides[0],
         )  # fmt: skip
 
-    def affine(
-        self, owner: object, x: Buffer, y: Buffer, scale: Array, shift: Array
-    ) -> None:
+    def affine(self, owner: object, x: Buffer, y: Buffer, scale: Array, shift: Array) -> None:
         """Append ``y = x * scale + shift`` with constants that broadcast to a sample."""
         lower_affine(self, owner, x, y, scale, shift)
 
@@ -271,9 +271,7 @@ class Lowering:
         """Return a constant that broadcasts to samples as a buffer of `rank` axes."""
         return constant(self, owner, name, values, rank)
 
-    def binary(
-        self, kernel: str, a: Buffer, b: Buffer, y: Buffer, scale: float = 0.0
-    ) -> None:
+    def binary(self, kernel: str, a: Buffer, b: Buffer, y: Buffer, scale: float = 0.0) -> None:
         """Append ``y = kernel(a, b)``; axes of length 1 are broadcast."""
         lower_binary(self, kernel, a, b, y, scale)
 
@@ -306,8 +304,9 @@ class Lowering:
         lower_dot(self, x0, x1, y, axes, limit)
 
     def move(self, x: Buffer, y: Buffer, x_strides: Sequence[int]) -> None:
-        """Append ``y[i, j, ..] = x[i * x_strides[0] + j * x_strides[1] + ..]``, strides in bytes."""
-        lower_move(self, x.address, y.address, zip(y.shape, x_strides, y.axis_strides, strict=True))
+        """Append ``y[i, j, ..] = x[i * x_strides[0] + j * x_strides[1] + ..]``; bytes."""
+        axes = zip(y.shape, x_strides, y.axis_strides, strict=True)
+        lower_move(self, x.address, y.address, axes)
 
     def permute(self, x: Buffer, y: Buffer, order: Sequence[int]) -> None:
         """Append a copy of which axis i is axis ``order[i]`` of `x`."""
@@ -351,9 +350,8 @@ class Lowering:
 
     def parameters(self, values: tuple[float, ...]) -> int:
         """Return the address of a row function's parameters."""
-        return self.constants.address(
-            ("parameters", *(float(v).hex() for v in values)), lambda: np.array([*values, 0, 0, 0], np.float32)
-        )
+        key = ("parameters", *(float(v).hex() for v in values))
+        return self.constants.address(key, lambda: np.array([*values, 0, 0, 0], np.float32))
 
     def map(self, function: str, x: Buffer, y: Buffer, parameters: int = 0) -> None:
         """Append ``y = function(x)`` for a row function."""

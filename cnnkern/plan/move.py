@@ -17,7 +17,7 @@ SQUARE = 16  # floats of a cache line: a transposed block uses whole lines on bo
 class Axis(NamedTuple):
     """Positions along an axis and the bytes between two of them; a step of 0 repeats."""
 
-    count: int
+    length: int
     x: int
     y: int
 
@@ -25,25 +25,26 @@ class Axis(NamedTuple):
 def lower_move(
     lowering: Lowering, x: Address, y: Address, axes: Iterable[tuple[int, int, int]]
 ) -> None:
-    """Append a copy along `axes` of y, outermost first: counts and bytes per step in x and y."""
+    """Append a copy along the axes of y, outermost first: count, bytes per step in x and y."""
     unit = Axis(1, FLOAT_NBYTES, FLOAT_NBYTES)
-    *outer, i = (unit, unit, *(Axis(*axis) for axis in joined(axes)))
-    if any(axis.count == 0 for axis in (*outer, i)):
+    outer = [unit, unit, *(Axis(*axis) for axis in joined(axes))]
+    if any(axis.length == 0 for axis in outer):
         return
+    i = outer.pop()
     is_row = i.x == i.y == FLOAT_NBYTES
-    j = max(outer, key=lambda axis: axis.count) if is_row else _contiguous_in_x(outer)
+    j = max(outer, key=lambda axis: axis.length) if is_row else _contiguous_in_x(outer)
     outer.remove(j)
     if not is_row:
-        j, i = sorted((j, i), key=lambda axis: min(axis.count, SQUARE))
+        j, i = sorted([j, i], key=lambda axis: min(axis.length, SQUARE))
     i_block = TILE_FLOATS if is_row else SQUARE
-    j_block = max(TILE_FLOATS // i.count, 1) if is_row else SQUARE
-    i_blocks, j_blocks = -(-i.count // i_block), -(-j.count // j_block)
+    j_block = max(TILE_FLOATS // i.length, 1) if is_row else SQUARE
+    i_blocks, j_blocks = -(-i.length // i_block), -(-j.length // j_block)
     n_tiles = i_blocks * j_blocks
     for axis in outer:
-        n_tiles *= axis.count
+        n_tiles *= axis.length
     lowering.call(
         "f32_move", n_tiles,
-        x=x, y=y, I=i.count, x_i=i.x, y_i=i.y, J=j.count, x_j=j.x, y_j=j.y,
+        x=x, y=y, I=i.length, x_i=i.x, y_i=i.y, J=j.length, x_j=j.x, y_j=j.y,
         i_block=i_block, i_blocks=i_blocks, j_block=j_block, j_blocks=j_blocks,
         axes=lowering.table(sum(reversed(outer), ())), n_axes=len(outer),
     )  # fmt: skip
@@ -51,4 +52,4 @@ def lower_move(
 
 def _contiguous_in_x(axes: list[Axis]) -> Axis:
     """Return the axis along which neighbours are nearest in x."""
-    return min(axes, key=lambda axis: (axis.count == 1, axis.x or axis.y))
+    return min(axes, key=lambda axis: (axis.length == 1, axis.x or axis.y))

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..graph import Array
 from ..ops.resize import Taps
 from ..shapes import product
-from .buffer import FLOAT_NBYTES, Buffer
+from .buffer import Buffer
 from .move import lower_move
 
 if TYPE_CHECKING:
@@ -33,28 +29,26 @@ def lower_resampling(lowering: Lowering, x: Buffer, y: Buffer, taps: Sequence[Ta
     """Append weighted sums along H, then along W of [N, H, W, C]."""
     (N, _, W, C), OH = x.shape, y.shape[1]
     between = lowering.temporary((N, OH, W, C))
-    lower_resample(lowering, x, between, 1, *taps[0])
-    lower_resample(lowering, between, y, 2, *taps[1])
+    lower_resample(lowering, x, between, 1, taps[0])
+    lower_resample(lowering, between, y, 2, taps[1])
 
 
-def lower_resample(
-    lowering: Lowering, x: Buffer, y: Buffer, axis: int, indices: NDArray[np.int64], weights: Array
-) -> None:
-    """Append ``y[o] = sum over t of x[indices[o, t]] * weights[o, t]`` along a spatial axis.
+def lower_resample(lowering: Lowering, x: Buffer, y: Buffer, axis: int, taps: Taps) -> None:
+    """Append ``y[o] = sum over t of x[indices[o, t]] * weights[o, t]`` along an axis.
 
     Parameters
     ----------
     axis : 1 or 2, of [N, H, W, C]
-    indices : int64[O, T]
-    weights : float32[O, T]
+    taps : indices int64[n_out, n_taps] and weights float32[n_out, n_taps]
     """
     N, *space, C = y.shape
-    O, T = indices.shape
+    indices, weights = taps
+    n_out, n_taps = indices.shape
     inner = C * product(tuple(space[axis:]))
     outer = space[0] if axis == 2 else 1
     chunks = -(-inner // CHUNK)
     o_block = max(CHUNK // inner, 1) if inner else 1
-    o_blocks = -(-O // o_block)
+    o_blocks = -(-n_out // o_block)
     table = indices * x.axis_strides[axis]
     key = (axis, x.axis_strides[axis], table.tobytes(), weights.tobytes())
     lowering.call(
@@ -62,8 +56,8 @@ def lower_resample(
         N * outer * o_blocks * chunks,
         x=x.address, y=y.address, H=outer,
         x_n=x.strides[0], y_n=y.strides[0], x_h=x.strides[2], y_h=y.strides[2],
-        O=O, y_o=y.axis_strides[axis], o_block=o_block, o_blocks=o_blocks,
-        T=T,
+        n_out=n_out, n_taps=n_taps,
+        y_o=y.axis_strides[axis], o_block=o_block, o_blocks=o_blocks,
         offsets=lowering.constants.address(("offsets", *key), lambda: table),
         weights=lowering.constants.address(("weights", *key), lambda: weights),
         inner=inner, chunk=CHUNK, chunks=chunks,

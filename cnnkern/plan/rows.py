@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ SCRATCH_PER_CHANNEL = 4 * 4 + 2 * 8  # bytes: 4 float32, 2 float64
 def lower_rows(
     lowering: Lowering, kernel: str, x: Buffer, y: Buffer, axes: Sequence[int], **fields: Any
 ) -> None:
-    """Append ``y = kernel(x)`` over `axes`, counted from the end; rows of them are contiguous."""
+    """Append ``y = kernel(x)`` over `axes`, counted from the end."""
     axes, rank = sorted(axes), len(x.shape)
     if axes == [-1]:
         _call(lowering, kernel, x, y, fields)
@@ -69,15 +70,18 @@ def norm_fields(
     lowering: Lowering, owner: object, run: int, gamma: Array | None, beta: Array | None
 ) -> dict[str, int]:
     """Return the addresses of float32[run] factors and offsets, by default ones and zeros."""
+    ones, zeros = np.ones(run, np.float32), np.zeros(run, np.float32)
+    given = {"gamma": ones if gamma is None else gamma, "beta": zeros if beta is None else beta}
     return {
-        name: lowering.constant(
-            owner, f"{name} {run}", lambda a=array, d=default: np.full(run, d, np.float32) if a is None else a
-        )
-        for name, array, default in (("gamma", gamma, 1), ("beta", beta, 0))
+        name: lowering.constant(owner, f"{name} {run}", partial(np.asarray, array))
+        for name, array in given.items()
     }
 
 
-def _call(lowering: Lowering, kernel: str, x: Buffer, y: Buffer, fields: dict[str, Any]) -> None:
+def _call(
+    lowering: Lowering, kernel: str, x: Buffer, y: Buffer, fields: dict[str, Any]
+) -> None:
+    """Append `kernel` over the rows of channels."""
     rows = pixels(x, y).joined()
     lowering.call(
         kernel, rows.n_rows,

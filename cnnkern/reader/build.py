@@ -13,6 +13,7 @@ from ..ops.common import same_shape
 from ..ops.config import LayerConfig
 from ..shapes import Shape
 from .calls import Call, TensorRef, call_tensors
+from .channels import is_channels_first
 from .config import LayerSpec, ModelSpec
 from .layer import (
     build_ops,
@@ -110,6 +111,7 @@ class _Builder:
         self._shapes: dict[str, Shape | None] = {}  # None: unknown, after a problem
         self._reserved: frozenset[str] = frozenset()
         self._suffixes: Counter[str] = Counter()
+        self._is_channels_first = False
         self._n_calls = 0
         self._ops: dict[Path, tuple[Op, ...]] = {}
         self._n_params: Counter[str] = Counter()  # per layer of the outermost model
@@ -119,6 +121,7 @@ class _Builder:
     def graph(self, spec: ModelSpec, source: Source) -> Graph:
         """Build the whole model."""
         self._reserved = frozenset("/".join(path) for path, _ in leaves(spec))
+        self._is_channels_first = any(map(is_channels_first, (leaf for _, leaf in leaves(spec))))
         by_name = {layer.name: layer for layer in spec.layers}
         try:
             expect_float32(LayerConfig(spec.name, spec.class_name, {}), spec.dtype)
@@ -137,7 +140,10 @@ class _Builder:
             if layer.is_shown
         )
         outputs = tuple(_tensor(tensors, ref) for ref in spec.outputs)
-        return Graph(tuple(self._nodes), tuple(inputs), outputs, rows, spec.name)
+        return Graph(
+            tuple(self._nodes), tuple(inputs), outputs, rows, spec.name,
+            spec.input_structure, spec.output_structure,
+        )  # fmt: skip
 
     def _input(self, layer: LayerSpec) -> str:
         path = (layer.name,)
@@ -197,6 +203,7 @@ class _Builder:
         if layer.model is not None:
             return self._nested(scope, index, inputs)
         factory, config = op_factory(layer), layer_config(layer, "/".join(path), call)
+        config.in_channels_first_model = self._is_channels_first
         shapes = self._known_shapes(inputs)
         if len(shapes) < len(inputs):
             claims = self._claimed(scope, layer, count)

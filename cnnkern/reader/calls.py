@@ -48,7 +48,8 @@ def claimed_shape(value: Any) -> Shape | None:
     return None
 
 
-def _is_ref(value: Any) -> bool:
+def is_ref(value: Any) -> bool:
+    """Tell whether a value is a reference to a tensor: layer, call, output, arguments."""
     return (
         type(value) is list
         and len(value) in (3, 4)
@@ -60,7 +61,7 @@ def _is_ref(value: Any) -> bool:
 
 def model_refs(owner: str, value: Any) -> Iterator[TensorRef]:
     """Yield the references of `input_layers` or `output_layers`, in Keras' order."""
-    if _is_ref(value):
+    if is_ref(value):
         yield TensorRef(value[0], value[1], value[2])
     elif type(value) is list:
         for item in value:
@@ -93,14 +94,14 @@ def _keras_tensor(value: Any) -> Any:
         return value
     config = typed("a tensor", value, "config", dict)
     history = typed("a tensor", config, "keras_history", list)
-    if not _is_ref(history):
+    if not is_ref(history):
         raise ModelFileError("a tensor's 'keras_history' is malformed")
     name, call, tensor = history[:3]
     return TensorRef(name, call, tensor, claimed_shape(config.get("shape")))
 
 
 def _legacy_call(node: Any, owner: str) -> Call:
-    if not node or not all(_is_ref(item) for item in node):
+    if not node or not all(is_ref(item) for item in node):
         raise ModelFileError(f"{owner}: 'inbound_nodes' is malformed")
     refs = [TensorRef(item[0], item[1], item[2]) for item in node]
     options = [item[3] for item in node if len(item) == 4 and item[3]]

@@ -13,7 +13,15 @@ from ..ops.config import LayerConfig, Weights
 from ..ops.layout import Permute
 from ..ops.softmax import AXIS_ACTIVATIONS
 from ..shapes import Shape
+from .config import LayerSpec
 from .custom import Factory
+
+CHANNELS_FIRST = "channels_first"
+
+
+def is_channels_first(layer: LayerSpec) -> bool:
+    """Tell whether a layer's configuration says so."""
+    return layer.config.get("data_format") == CHANNELS_FIRST
 
 
 def channels_last(factory: Factory) -> Factory:
@@ -22,7 +30,7 @@ def channels_last(factory: Factory) -> Factory:
     def build(
         config: LayerConfig, weights: Weights, shapes: Sequence[Shape]
     ) -> Op | tuple[Op, ...]:
-        if config.options.get("data_format") != "channels_first":
+        if config.options.get("data_format") != CHANNELS_FIRST:
             return factory(config, weights, shapes)
         config.options["data_format"] = "channels_last"
         if not shapes or len(shapes[0]) < 3:  # no axis stands behind the channels

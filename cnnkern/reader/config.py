@@ -14,11 +14,13 @@ from typing import Any
 
 from ..errors import ModelFileError, UnsupportedLayerError
 from ..shapes import Shape
+from ..structure import Structure, numbered
 from .calls import (
     Call,
     TensorRef,
     call_tensors,
     claimed_shape,
+    is_ref,
     map_tensors,
     model_refs,
     parse_calls,
@@ -68,6 +70,8 @@ class ModelSpec:
     outputs: tuple[TensorRef, ...]
     trainable: bool = True
     dtype: Any = None  # the model's own policy: it rounds what the model receives
+    input_structure: Structure = 0  # of positions in `inputs`
+    output_structure: Structure = 0  # of positions in `outputs`
 
 
 def parse_model(config: Mapping[str, Any]) -> ModelSpec:
@@ -170,8 +174,10 @@ class _Parser:
         config = entry.config if type(entry.config) is dict else {}
         calls, is_dict_style = parse_calls(raw.get("inbound_nodes"), f"layer {name[:80]!r}")
         is_op = entry.key.startswith("keras.ops.") or (
-            # Keras 3 writes no modules into HDF5 files, but `trainable` for every layer
-            is_dict_style and entry.key.startswith(">") and "trainable" not in config
+            # Keras 3 writes no modules into HDF5 files, but one of these for every layer
+            is_dict_style
+            and entry.key.startswith(">")
+            and config.keys().isdisjoint(("trainable", "dtype"))
         )
         key = f"keras.layers{entry.key}" if entry.key == ">InputLayer" else entry.key
         if key == INPUT_KEY and calls:
@@ -216,6 +222,8 @@ class _Parser:
             tuple(outputs),
             trainable=entry.config.get("trainable") is not False,
             dtype=entry.config.get("dtype"),
+            input_structure=numbered(entry.config["input_layers"], is_ref),
+            output_structure=numbered(entry.config["output_layers"], is_ref),
         )
 
     def _sequential(self, entry: _Entry, depth: int) -> ModelSpec:

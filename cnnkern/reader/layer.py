@@ -10,9 +10,10 @@ from ..graph import Op
 from ..ops import REGISTRY
 from ..ops.config import TENSOR, LayerConfig
 from ..shapes import Shape
+from ..structure import leaves, unpack
 from .calls import Call, TensorRef, map_tensors, tensors_of
 from .channels import channels_last
-from .config import CUSTOM, LayerSpec
+from .config import CUSTOM, LayerSpec, ModelSpec
 from .custom import Factory, custom_factory
 from .weights import LayerWeights, title
 
@@ -106,7 +107,9 @@ def layer_inputs(layer: LayerSpec, call: Call) -> list[TensorRef]:
     if layer.is_op:
         return [*tensors_of(call.args), *tensors_of(call.kwargs)]
     for key, value in call.kwargs.items():
-        if value is not None and not (key == "training" and value is False):
+        # Functional models of Keras 3 replace `training` by that of their own call.
+        is_idle = key == "training" and (value is False or not call.is_legacy)
+        if not is_idle and any(leaf is not None for leaf in leaves(value)):
             raise UnsupportedLayerError(
                 f"{title(layer)}: it is called with {key[:80]!r}; accepted: only its inputs"
             )
@@ -118,16 +121,26 @@ def layer_inputs(layer: LayerSpec, call: Call) -> list[TensorRef]:
             f"{title(layer)}: it is called with {len(args)} arguments; accepted: 1"
         )
     (value,) = args
-    if isinstance(value, dict) and layer.model is not None:
-        if set(value) != set(layer.model.inputs):
-            raise UnsupportedLayerError(
-                f"{title(layer)}: it is called with other keys than its input layers' names"
-            )
-        value = [value[name] for name in layer.model.inputs]
+    if layer.model is not None:
+        value = _model_inputs(layer, layer.model, value)
     refs = value if isinstance(value, list) else [value]
     if not refs or not all(isinstance(ref, TensorRef) for ref in refs):
         raise ModelFileError(f"{title(layer)}: its inputs must be tensors")
     return refs
+
+
+def _model_inputs(layer: LayerSpec, model: ModelSpec, value: Any) -> Any:
+    """Return the tensors that a nested model is called with, in the order of its inputs."""
+    found = unpack(model.input_structure, value)
+    if found is not None:
+        value = [found[position] for position in range(len(model.inputs))]
+    elif isinstance(value, dict):
+        if set(value) != set(model.inputs):
+            raise UnsupportedLayerError(
+                f"{title(layer)}: it is called with other keys than its input layers' names"
+            )
+        value = [value[name] for name in model.inputs]
+    return value[0] if len(model.inputs) == 1 and isinstance(value, list) and len(value) == 1 else value
 
 
 def build_ops(

@@ -20,6 +20,7 @@ from cnnkern.ops import norm as n
 from cnnkern.ops import resize as rs
 from cnnkern.ops import softmax as sm
 from cnnkern.ops.conv import Conv
+from cnnkern.ops.custom import NumpyOp
 from cnnkern.ops.dense import Dense
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.dot import Dot
@@ -47,7 +48,8 @@ class Case:
     terms: int = 8
 
     def __str__(self) -> str:
-        return f"{type(self.op).__name__}-{'-'.join('x'.join(map(str, s)) for s in self.shapes)}"
+        shapes = ("x".join(map(str, shape)) for shape in self.shapes)
+        return "-".join((type(self.op).__name__, *shapes))
 
     @property
     def graph(self) -> Graph:
@@ -162,7 +164,8 @@ def group_norms(rng: np.random.Generator) -> Iterator[Case]:
     for shape in ((3, 12), (2, 7, 6), IMAGE, (2, 3, 4, 5, 6), (0, 3, 3, 6), (1, 9, 80, 96)):
         C = shape[-1]
         for groups in (1, 2, 3, C):
-            yield Case(ln.GroupNorm(groups, -1, 1e-3, normal(rng, C), normal(rng, C)), (shape,), 24)
+            gamma, beta = normal(rng, C), normal(rng, C)
+            yield Case(ln.GroupNorm(groups, -1, 1e-3, gamma, beta), (shape,), 24)
     for axis in (-2, -3):
         C = IMAGE[axis]
         yield Case(ln.GroupNorm(1, axis, 0.1, normal(rng, C), None), (IMAGE,), 24)
@@ -207,10 +210,12 @@ def broadcasting() -> list[tuple[Shape, Shape]]:
     whole = (2, 3, 5, 7)
     parts = [(2, *axes) for axes in product((1, 3), (1, 5), (1, 7)) if axes != whole[1:]]
     pairs = [(whole, part) for part in parts] + [(part, whole) for part in parts]
-    pairs += [((2, 3, 1, 7), (2, 1, 5, 7)), ((2, 3, 1, 1), (2, 1, 5, 7)), ((2, 3, 1, 1), (2, 1, 5, 1))]
+    both = (2, 3, 1, 1)
+    pairs += [((2, 3, 1, 7), (2, 1, 5, 7)), (both, (2, 1, 5, 7)), (both, (2, 1, 5, 1))]
     pairs += [((2, 7), whole), (whole, (2, 5, 1)), ((2, 1), (2, 9)), ((0, 1, 4), (0, 3, 4))]
     six = (2, 3, 2, 4, 3, 5)
-    return [*pairs, (six, (2, 1, 2, 1, 3, 1)), ((2, 5), six), ((2, 3, 1, 4, 1, 5), (2, 1, 2, 1, 3, 5))]
+    pairs += [(six, (2, 1, 2, 1, 3, 1)), ((2, 5), six)]
+    return [*pairs, ((2, 3, 1, 4, 1, 5), (2, 1, 2, 1, 3, 5))]
 
 
 def movements(rng: np.random.Generator) -> Iterator[Case]:
@@ -233,10 +238,12 @@ def movements(rng: np.random.Generator) -> Iterator[Case]:
     yield Case(la.Flatten(), (ODD,), EXACT)
     yield Case(la.Reshape((13, -1)), (ODD,), EXACT)
     yield Case(la.Identity(), (ODD,), EXACT)
+    yield Case(NumpyOp(np.negative, lambda shape: shape), (ODD,), EXACT)
 
 
 def resamplings(rng: np.random.Generator) -> Iterator[Case]:
-    for shape, factors in (((2, 5, 3), (4,)), (ODD, (2, 3)), (IMAGE, (1, 2)), ((1, 2, 3, 4, 5), (3, 2, 2))):
+    repeated = {(2, 5, 3): (4,), ODD: (2, 3), IMAGE: (1, 2), (1, 2, 3, 4, 5): (3, 2, 2)}
+    for shape, factors in repeated.items():
         yield Case(rs.UpSampling(factors), (shape,), EXACT)
     for method in rs.INTERPOLATIONS:
         for shape in ((2, 5, 7, 3), (1, 8, 6, 20), (0, 4, 4, 2)):

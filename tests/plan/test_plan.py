@@ -9,6 +9,7 @@ from cnnkern.codegen.isa import available
 from cnnkern.engine.workspace import Workspace
 from cnnkern.errors import PlanError, ResourceLimitError, ShapeError
 from cnnkern.graph import Array, Graph, Op
+from cnnkern.kernels.memory import aligned, aligned_empty
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
@@ -16,7 +17,6 @@ from cnnkern.ops.layout import Flatten, Reshape, ZeroPadding
 from cnnkern.ops.merge import Add, Concatenate
 from cnnkern.passes import optimise
 from cnnkern.plan import Constants, Lowering, Plan, make_plan
-from cnnkern.plan.lowering import aligned_copy, aligned_empty
 from support import evaluate, graph_of, images, run_kernels, small_cnn
 
 RELU = Activation("relu")
@@ -200,5 +200,5 @@ def test_memory_is_aligned() -> None:
     for nbytes in (1, 63, 64, 65):
         assert aligned_empty(nbytes).ctypes.data % 64 == 0
         assert aligned_empty(nbytes).nbytes == nbytes
-    copy = aligned_copy(np.arange(6.0).reshape(2, 3).T)
+    copy = aligned(np.arange(6.0).reshape(2, 3).T)
     assert copy.tolist() == [0, 3, 1, 4, 2, 5]

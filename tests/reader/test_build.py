@@ -244,17 +244,16 @@ def test_policies_of_models_are_refused_too():
         build(config)
 
 
-@pytest.mark.parametrize(
-    "kwargs", [{"training": True}, {"mask": [1]}, {"mask": tensor("x")}], ids=str
-)
+@pytest.mark.parametrize("kwargs", [{"mask": [1]}, {"mask": tensor("x")}], ids=str)
 def test_arguments_that_change_the_result_are_refused(kwargs):
     relu = layer("ReLU", "r", [tensor("x")], kwargs=kwargs)
     with pytest.raises(UnsupportedLayerError, match="ReLU 'r': it is called with"):
         build(functional([image(), relu], ["x"], [("r", 0)]))
 
 
-def test_training_false_is_what_happens_anyway():
-    relu = layer("ReLU", "r", [tensor("x"), None], kwargs={"training": False, "mask": None})
+@pytest.mark.parametrize("training", [False, True])
+def test_predict_decides_about_training(training):
+    relu = layer("ReLU", "r", [tensor("x"), None], kwargs={"training": training, "mask": None})
     build(functional([image(), relu], ["x"], [("r", 0)]))
 
 

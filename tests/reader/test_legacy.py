@@ -204,12 +204,12 @@ def test_rows_of_another_length_are_refused(tmp_path, change):
 def test_problems_inside_nested_models_are_found(tmp_path):
     config = nested_model(0)
     inner = config["config"]["layers"][2]["config"]["layers"]
-    inner[1]["config"]["data_format"] = "channels_first"
+    inner[1]["config"]["dtype"] = "float16"
     inner[2]["class_name"] = "LSTM"
     row = [("/".join(key), WEIGHTS[key]) for key in flat_order((True,) * 3)]
     write(tmp_path / "m.h5", config, {"inner": row})
     assert [p.layer for p in check(tmp_path / "m.h5")] == ["inner/a", "inner/n"]
-    with pytest.raises(UnsupportedLayerError, match="channels_first"):
+    with pytest.raises(UnsupportedLayerError, match="dtype='float16'"):
         load(tmp_path / "m.h5")
 
 

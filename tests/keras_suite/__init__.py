@@ -1,0 +1,1 @@
+"""Keras' own layer tests, run with cnnkern in place of Keras' computations."""
