@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all bench lint clean
+.PHONY: demo test test-all parity bench lint clean
 
 demo: $(VENV)/core.stamp
 	$(BIN)/cnnkern demo
@@ -17,6 +17,10 @@ test: $(VENV)/test.stamp
 
 test-all: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
+
+# cnnkern against model.predict on all models of keras.applications; takes half an hour.
+parity: $(VENV)/test.stamp
+	$(BIN)/python tests/applications.py
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-group-by=group

@@ -162,10 +162,11 @@ def predict(
     """
     from .api import load
     from .inputs import write_results
+    from .structure import leaves
 
     model = load(file, precision="strict" if strict else "fast")
     results = model.predict(_read(inputs, model, resize, divide), batch_size=batch_size)
-    results = results if isinstance(results, list) else [results]
+    results = list(leaves(results))
     if output is not None:
         write_results(output, results)
         return
@@ -190,6 +191,9 @@ def _read(paths: list[Path], model: Model, resize: bool, divide: float) -> Any:
 
     if all(path.suffix == ".npy" for path in paths):
         arrays = read_arrays(paths)
+        names = model.graph.inputs
+        if len(arrays) == len(names) > 1:
+            return dict(zip(names, arrays, strict=True))
         return arrays[0] if len(arrays) == 1 else arrays
     if isinstance(model.input_shape, list):
         raise ShapeError("a model with several inputs takes one .npy file for each")

@@ -31,7 +31,7 @@ class Kernel:
 
 # Activations that work on a row of floats, in an epilogue or as a step of their own.
 ROW_FUNCTIONS = (
-    "affine", "bounded_relu", "celu", "clip", "copy", "elu", "exponential", "gelu", "gelu_tanh",
+    "affine", "bounded_relu", "celu", "clip", "elu", "exponential", "gelu", "gelu_tanh",
     "hard_shrink", "hard_sigmoid", "hard_silu", "leaky_relu", "log_sigmoid", "mish", "selu",
     "sigmoid", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus",
     "sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold",

@@ -38,7 +38,6 @@ def _with_a_b(f):
     return _rows(inline(lambda x, a, b, c: f(x, a, b)))
 
 
-f32_copy = _plain(inline(lambda x: x))
 f32_exponential = _plain(functions.exp)
 f32_gelu = _plain(functions.gelu)
 f32_gelu_tanh = _plain(functions.gelu_tanh)

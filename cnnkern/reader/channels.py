@@ -1,4 +1,4 @@
-"""Layers with ``data_format="channels_first"``: their channels-last op between two permutations.
+"""Layers with ``data_format="channels_first"``: their op between two permutations.
 
 Each layer becomes right by itself; `permutes.sink_permutes` then cancels what stands between
 two layers, so that a model is transposed at its ends only.

@@ -131,16 +131,17 @@ def layer_inputs(layer: LayerSpec, call: Call) -> list[TensorRef]:
 
 def _model_inputs(layer: LayerSpec, model: ModelSpec, value: Any) -> Any:
     """Return the tensors that a nested model is called with, in the order of its inputs."""
-    found = unpack(model.input_structure, value)
+    is_nested = isinstance(model.input_structure, (dict, list))
+    found = unpack(model.input_structure, value) if is_nested else None
     if found is not None:
-        value = [found[position] for position in range(len(model.inputs))]
-    elif isinstance(value, dict):
-        if set(value) != set(model.inputs):
-            raise UnsupportedLayerError(
-                f"{title(layer)}: it is called with other keys than its input layers' names"
-            )
-        value = [value[name] for name in model.inputs]
-    return value[0] if len(model.inputs) == 1 and isinstance(value, list) and len(value) == 1 else value
+        return [found[position] for position in range(len(model.inputs))]
+    if not isinstance(value, dict):
+        return value
+    if set(value) != set(model.inputs):
+        raise UnsupportedLayerError(
+            f"{title(layer)}: it is called with other keys than its input layers' names"
+        )
+    return [value[name] for name in model.inputs]
 
 
 def build_ops(
