@@ -38,6 +38,7 @@ NAMES = (
 
 SIZES = {"InceptionResNetV2": 107, "InceptionV3": 107, "Xception": 107, "NASNetLarge": 107}
 DEFAULT_SIZE = 96
+CALIBRATION_IMAGES = 8
 
 
 def build(name: str, rng: np.random.Generator, include_top: bool = True) -> Any:
@@ -50,7 +51,7 @@ def build(name: str, rng: np.random.Generator, include_top: bool = True) -> Any:
     if not include_top:
         top = {"include_top": False, "pooling": str(rng.choice(["avg", "max"]))}
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), **top)
-    _spread(model, images(model, 2, rng), rng)
+    _spread(model, images(model, CALIBRATION_IMAGES, rng), rng)
     return model
 
 
@@ -71,14 +72,23 @@ def _spread(model: Any, x: np.ndarray, rng: np.random.Generator) -> None:
     for weight in model.weights:
         role, shape = weight.path.rsplit("/", 1)[-1], tuple(weight.shape)
         if role == "gamma":
-            weight.assign(rng.uniform(0.3, 1.2, shape))
+            weight.assign(rng.uniform(0.3, 1.0, shape))
         elif role in ("beta", "bias"):
             weight.assign(rng.normal(0, 0.1, shape))
+    dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
+    rates = [layer.rate for layer in dropouts]
+    for layer in dropouts:
+        layer.rate = 0.0  # statistics of a network without dropout, as at inference
     for layer in norms:
         layer.momentum = 0.0
     if norms:
         model(x, training=True)
+    for layer, rate in zip(dropouts, rates, strict=True):
+        layer.rate = rate
     for layer in norms:
+        # A channel that hardly varies over a few images would be blown up on the next one.
+        variance = np.asarray(layer.moving_variance)
+        layer.moving_variance.assign(np.maximum(variance, 0.5 * variance.mean()))
         deviation = np.sqrt(np.asarray(layer.moving_variance) + layer.epsilon)
         shift = deviation * rng.normal(0, 0.1, deviation.shape)
         layer.moving_mean.assign(np.asarray(layer.moving_mean) + shift)

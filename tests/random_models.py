@@ -15,14 +15,17 @@ def randomise(model: Any, rng: np.random.Generator) -> None:
     """Draw all weights: He-scaled filters, BatchNorm statistics away from the identity."""
     for weight in model.weights:
         shape, role = tuple(weight.shape), weight.path.rsplit("/", 1)[-1]
-        if role in ("moving_variance", "gamma"):
+        if role in ("moving_variance", "variance", "gamma"):
             value = rng.uniform(0.5, 1.5, shape)
-        elif role in ("moving_mean", "beta", "bias"):
+        elif role in ("moving_mean", "mean", "beta", "bias"):
             value = rng.normal(0, 0.2, shape)
         else:
             fan_in = max(int(np.prod(shape[:-1])), 1)
             value = rng.normal(0, np.sqrt(2 / fan_in), shape)
         weight.assign(value.astype(np.float32))
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # it computes with copies of its weights
 
 
 class Builder:

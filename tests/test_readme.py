@@ -2,13 +2,10 @@
 
 import re
 
-from cnnkern.graph import Op
 from cnnkern.ops import REGISTRY
-from cnnkern.ops.layout import Identity, Input
 from support import ROOT
 
 README = (ROOT / "README.md").read_text()
-WITHOUT_STEP = (Identity, Input)  # a pass or the planner removes them
 
 
 def names_in(section: str) -> set[str]:
@@ -19,12 +16,3 @@ def names_in(section: str) -> set[str]:
 
 def test_every_registered_class_is_in_the_layer_table_and_no_other() -> None:
     assert names_in("layers") == {key.split(">")[1] for key in REGISTRY}
-
-
-def test_classes_without_kernel_are_named() -> None:
-    missing = {
-        key.split(">")[1]
-        for key, op in REGISTRY.items()
-        if op.lower is Op.lower and not op.is_view and not issubclass(op, WITHOUT_STEP)
-    }
-    assert names_in("no kernel") == missing

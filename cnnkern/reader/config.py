@@ -28,6 +28,7 @@ from .calls import (
 )
 
 CUSTOM = "custom "  # in front of the registered name of a class of the model's author
+OP_MODULES = ("keras.ops.", "keras.activations.")  # of functions, which are no layers
 INPUT_KEY = "keras.layers>InputLayer"
 MODEL_CLASSES = ("Functional", "Model", "Sequential")
 MAX_LAYERS = 10_000
@@ -173,7 +174,7 @@ class _Parser:
             raise ModelFileError(f"{entry.class_name[:80]} {name[:80]!r}: no configuration")
         config = entry.config if type(entry.config) is dict else {}
         calls, is_dict_style = parse_calls(raw.get("inbound_nodes"), f"layer {name[:80]!r}")
-        is_op = entry.key.startswith("keras.ops.") or (
+        is_op = entry.key.startswith(OP_MODULES) or (
             # Keras 3 writes no modules into HDF5 files, but one of these for every layer
             is_dict_style
             and entry.key.startswith(">")

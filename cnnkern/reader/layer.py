@@ -13,7 +13,7 @@ from ..shapes import Shape
 from ..structure import leaves, unpack
 from .calls import Call, TensorRef, map_tensors, tensors_of
 from .channels import channels_last
-from .config import CUSTOM, LayerSpec, ModelSpec
+from .config import CUSTOM, OP_MODULES, LayerSpec, ModelSpec
 from .custom import Factory, custom_factory
 from .weights import LayerWeights, title
 
@@ -48,7 +48,7 @@ def _op_key(layer: LayerSpec) -> str | None:
     key = layer.key
     if key.startswith(">"):  # the file names no module
         found = [k for k in REGISTRY if k.endswith(key)]
-        ops = [k for k in found if k.startswith("keras.ops.")]
+        ops = [k for k in found if k.startswith(OP_MODULES)]
         if f"keras.layers{key}" in found and not layer.is_op:
             key = f"keras.layers{key}"
         else:
