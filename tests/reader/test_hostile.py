@@ -14,6 +14,7 @@ import pytest
 
 from cnnkern.errors import ModelFileError, ResourceLimitError, UnsupportedLayerError
 from cnnkern.reader import check, load
+from support import child_environment
 
 CLEAN = (ModelFileError, UnsupportedLayerError, ResourceLimitError)
 MAX_MESSAGE = 800
@@ -241,7 +242,14 @@ def test_code_in_configurations_is_refused_and_never_run(tmp_path, write):
             paths.append(tmp_path / f"attack_{number}_{position}")
             write(paths[-1], attack(entry, position))
     command = [sys.executable, "-c", AUDIT, *map(str, paths)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    result = subprocess.run(
+        command,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
     assert result.returncode == 0, result.stderr
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
@@ -270,7 +278,9 @@ for number in range(int(count)):
 def test_mutations_of_a_legacy_file(tmp_path):
     legacy_file(tmp_path / "seed", good_config())
     command = [sys.executable, "-c", MUTATE, str(tmp_path / "seed"), str(tmp_path / "m"), "500"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        command, env=child_environment(), capture_output=True, text=True, timeout=60
+    )
     assert result.returncode == 0, result.stderr
 
 
