@@ -14,9 +14,7 @@ def dilated_size(size: int, dilation: int) -> int:
     return (size - 1) * dilation + 1
 
 
-def window_padding(
-    length: int, size: int, stride: int, dilation: int, mode: str
-) -> Pair:
+def window_padding(length: int, size: int, stride: int, dilation: int, mode: str) -> Pair:
     """Return (before, after) implicit padding of one axis.
 
     ``same`` pads so that the output has ``ceil(length / stride)`` positions, the odd

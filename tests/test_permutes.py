@@ -48,8 +48,7 @@ def test_by_hand() -> None:
         {"x": (None, 4, 2, 3)},
         [
             ("first", TO_FIRST, ("x",)),
-            ("norm", BatchNorm(None, None, np.float32([0, 1, 2]), np.ones(3, np.float32), 0.0, -3),
-             ("first",)),
+            ("norm", BatchNorm(None, None, normal(3), np.abs(normal(3)), axis=-3), ("first",)),
             ("y", TO_LAST, ("norm",)),
         ],
     )  # fmt: skip
@@ -88,7 +87,9 @@ def test_ops_move(op: Op, dims: tuple[int, ...]) -> None:
     assert kinds(after) == ["Input", type(op).__name__, "Permute", "Flatten"]
 
 
-@pytest.mark.parametrize("op", [Add(), Multiply(), ScaledAdd(0.5), Concatenate(-1), Concatenate(-3)])
+@pytest.mark.parametrize(
+    "op", [Add(), Multiply(), ScaledAdd(0.5), Concatenate(-1), Concatenate(-3)]
+)
 def test_a_tensor_that_is_not_permuted_joins(op: Op) -> None:
     graph = graph_of(
         {"a": (None, 5, 4, 3), "b": (None, 3, 5, 4)},
@@ -131,7 +132,8 @@ def test_convolutions_read_the_source() -> None:
 
 
 def test_outputs_keep_their_names() -> None:
-    steps = [("p", TO_FIRST, ("x",)), ("a", Activation("relu"), ("p",)), ("q", TO_FIRST, ("x",)),
+    steps = [("p", TO_FIRST, ("x",)), ("a", Activation("relu"), ("p",)),
+             ("q", TO_FIRST, ("x",)),
              ("i", Identity(), ("a",)), ("d", Dense(normal(4, 2)), ("a",))]  # fmt: skip
     graph = graph_of({"x": (None, 5, 4, 3)}, steps, "p", "a", "q", "i", "d", "p")
     assert_same(graph, normal(2, 5, 4, 3))
@@ -139,6 +141,7 @@ def test_outputs_keep_their_names() -> None:
 
 def test_a_permutation_written_twice_is_computed_once() -> None:
     steps = [("p", TO_FIRST, ("x",)), ("a", Dense(normal(4, 2)), ("p",)),
-             ("q", TO_FIRST, ("x",)), ("b", Dense(normal(4, 2)), ("q",)), ("y", Add(), ("a", "b"))]  # fmt: skip
+             ("q", TO_FIRST, ("x",)), ("b", Dense(normal(4, 2)), ("q",)),
+             ("y", Add(), ("a", "b"))]  # fmt: skip
     after = assert_same(graph_of({"x": (None, 5, 4, 3)}, steps), normal(2, 5, 4, 3))
     assert kinds(after).count("Permute") == 1

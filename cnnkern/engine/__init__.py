@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ..errors import DTypeError, ShapeError
 from ..graph import Array, Graph, Layer
 from ..passes import PRECISIONS, optimise
 from ..plan import Constants, Plan, make_plan

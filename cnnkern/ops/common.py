@@ -161,4 +161,5 @@ def permuted_constant(values: Array, order: Axes) -> Array:
     Both broadcast to a sample. The result has as many axes as a sample.
     """
     lifted = values.reshape((1,) * (len(order) - 1 - values.ndim) + values.shape)
-    return np.ascontiguousarray(lifted.transpose([order.index(i) - 1 for i in range(1, len(order))]))
+    inverse = [order.index(axis) - 1 for axis in range(1, len(order))]
+    return np.ascontiguousarray(lifted.transpose(inverse))

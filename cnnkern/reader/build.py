@@ -121,7 +121,7 @@ class _Builder:
     def graph(self, spec: ModelSpec, source: Source) -> Graph:
         """Build the whole model."""
         self._reserved = frozenset("/".join(path) for path, _ in leaves(spec))
-        self._is_channels_first = any(map(is_channels_first, (leaf for _, leaf in leaves(spec))))
+        self._is_channels_first = any(is_channels_first(layer) for _, layer in leaves(spec))
         by_name = {layer.name: layer for layer in spec.layers}
         try:
             expect_float32(LayerConfig(spec.name, spec.class_name, {}), spec.dtype)

@@ -91,7 +91,9 @@ def test_groupings(grouping: str, tmp_path: Path) -> None:
     assert compiled.input_shape == model.input_shape
 
 
-@pytest.mark.parametrize("x", [A, [A], (A,), {"image": A}], ids=["array", "list", "tuple", "dict"])
+@pytest.mark.parametrize(
+    "x", [A, [A], (A,), {"image": A}], ids=["array", "list", "tuple", "dict"]
+)
 def test_one_input(x: Any) -> None:
     import keras
 
@@ -146,7 +148,9 @@ def test_a_nested_model_of_several_inputs_and_outputs(grouping: str, tmp_path: P
 
     inputs, outputs, x = GROUPINGS[grouping](*tensors())
     inner = keras.Model(inputs, outputs, name="inner")
-    fresh = keras.tree.map_structure(lambda t: keras.Input(t.shape[1:], name=f"my_{t.name}"), inputs)
+    fresh = keras.tree.map_structure(
+        lambda t: keras.Input(t.shape[1:], name=f"my_{t.name}"), inputs
+    )
     score, image_map, *_ = reversed(keras.tree.flatten(inner(fresh)))
     y = layers.Flatten()(layers.Conv2D(2, 3)(image_map if len(image_map.shape) == 4 else score))
     model = keras.Model(fresh, [y, score])

@@ -46,7 +46,9 @@ def image(H: int, W: int, N: int = 2) -> np.ndarray:
     return np.random.default_rng(H * W).standard_normal((N, H, W, 3), np.float32)
 
 
+@pytest.mark.usefixtures("always_parallel")
 def test_one_load_serves_all_sizes(model: Any) -> None:
+    cnnkern.set_num_threads(2)
     compiled = cnnkern.from_keras(model)
     counts = set()
     for H, W in SIZES:

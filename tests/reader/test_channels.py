@@ -21,7 +21,8 @@ BOUND = 2e-5
 # Class, arguments, spatial rank. TensorFlow adds the bias of a channels_first convolution
 # along the width where that is as long as the channels: no case has such lengths.
 LAYERS: list[tuple[str, dict[str, Any], int]] = [
-    *((f"Conv{rank}D", {"filters": 5, "kernel_size": 3, "strides": 2}, rank) for rank in (1, 2, 3)),
+    *((f"Conv{rank}D", {"filters": 5, "kernel_size": 3, "strides": 2}, rank)
+      for rank in (1, 2, 3)),
     ("Conv2D", {"filters": 8, "kernel_size": (3, 2), "groups": 2, "padding": "same"}, 2),
     ("Conv2D", {"filters": 5, "kernel_size": 1, "activation": "softmax"}, 2),
     ("Conv2D", {"filters": 5, "kernel_size": 1, "activation": "gelu"}, 2),
