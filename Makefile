@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all parity bench lint clean
+.PHONY: demo test test-all parity bench bench-steps lint clean
 
 demo: $(VENV)/core.stamp
 	$(BIN)/cnnkern demo
@@ -25,6 +25,10 @@ parity: $(VENV)/test.stamp
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-group-by=group
 	$(BIN)/python bench/bench_kernels.py
+
+# Where the time goes in every model of keras.applications.
+bench-steps: $(VENV)/bench.stamp
+	PYTHONPATH=tests $(BIN)/python bench/bench_steps.py
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check

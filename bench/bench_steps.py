@@ -1,6 +1,6 @@
 """Where the time goes in every model of ``keras.applications``.
 
-    python bench/bench_steps.py [NAME ...]
+    PYTHONPATH=tests python bench/bench_steps.py [NAME ...]
 
 For each model at its default image size, batch 1: the time of a predict, the share of
 convolutions and matrix products, and the largest other step, which should stay small.
