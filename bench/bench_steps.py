@@ -17,6 +17,7 @@ import cnnkern
 from applications import NAMES
 from cnnkern.inspect.profile import Profile
 
+UNKNOWN_LENGTH = 224  # of image axes that a model leaves open
 PRODUCTS = ("f32_conv", "f32_winograd", "f32_depthwise")  # convolutions and matrix products
 
 
@@ -39,7 +40,8 @@ def main() -> None:
     for name in options.names:
         model = cnnkern.from_keras(getattr(keras.applications, name)(weights=None))
         keras.backend.clear_session()
-        x = np.random.default_rng(0).random((1, *model.input_shape[1:]), np.float32)
+        shape = [n or UNKNOWN_LENGTH for n in model.input_shape[1:]]
+        x = np.random.default_rng(0).random((1, *shape), np.float32)
         profile = model.profile(x, options.repeats)
         products = sum(s.seconds for s in profile.steps if s.kernel.startswith(PRODUCTS))
         share, which = largest_other_step(profile)
