@@ -35,7 +35,6 @@ class Op(ABC):
     keras_classes: ClassVar[tuple[str, ...]] = ()  # "module>Class" names of Keras layers
     is_view: ClassVar[bool] = False  # the output is the input's elements in the same order
     in_place: ClassVar[bool] = False  # the output may overwrite input 0
-    can_fuse_epilogue: ClassVar[bool] = False  # has fields `activation` and `adds_residual`
 
     @classmethod
     @abstractmethod

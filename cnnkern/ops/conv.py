@@ -60,8 +60,6 @@ class SlidingFilter(Op):
     adds_residual : input 1, of the output's shape, is added before the activation
     """
 
-    can_fuse_epilogue: ClassVar = True
-
     filter: Array
     bias: Array | None = None
     strides: tuple[int, ...] = (1, 1)

@@ -38,7 +38,6 @@ class Dense(Op):
     """
 
     keras_classes: ClassVar = ("keras.layers>Dense",)
-    can_fuse_epilogue: ClassVar = True
 
     weight: Array
     bias: Array | None = None
