@@ -57,7 +57,7 @@ def f32_conv(isa: Isa):
                     m += p.height
             if p.activate:
                 n_columns = min(p.OC, last * NR) - first * NR
-                activate_rows(p, scratch, y_rows, n_rows, 4 * first * NR, n_columns)
+                activate_rows(p, y_rows, m0, n_rows, 4 * first * NR, n_columns)
 
     return kernel
 
@@ -90,14 +90,19 @@ def fill_rows(table, m0, n_rows, OD, OH, OW, base, s_n, s_d, s_h, s_w, n_repeats
 
 
 @inline
-def activate_rows(p, scratch, y_rows, n_rows, offset, n_columns):
-    """Apply the epilogue's row function in place while the rows are in the cache."""
+def activate_rows(p, y_rows, m0, n_rows, offset, n_columns):
+    """Apply the epilogue's row function in place while the rows are in the cache.
+
+    Pixels that touch in memory are one row to it.
+    """
     rows = integers(y_rows)
+    touch = 4 * n_columns == p.y_w
     is_dense = p.y_h == p.OW * p.y_w and p.y_d == p.OH * p.y_h and p.y_n == p.OD * p.y_d
-    if is_dense and n_columns * 4 == p.y_w:
-        address = rows[0] + offset
-        call_kernel(p.activate, p.activate_args, address, address, n_rows * n_columns)
-        return
-    for m in range(n_rows):
+    m = 0
+    while m < n_rows:
+        count = 1
+        if touch:
+            count = n_rows if is_dense else min(p.OW - (m0 + m) % p.OW, n_rows - m)
         address = rows[m] + offset
-        call_kernel(p.activate, p.activate_args, address, address, n_columns)
+        call_kernel(p.activate, p.activate_args, address, address, count * n_columns)
+        m += count

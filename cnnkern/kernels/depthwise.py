@@ -8,6 +8,7 @@ The filters of all channels and the input rows of a task stay in the L2 cache.
 
 from ..codegen.depthwise import depthwise_call
 from ..codegen.isa import Isa
+from ..codegen.jit import inline
 from ..codegen.vector import call_kernel
 
 
@@ -38,14 +39,23 @@ def _depthwise(taps: int, stride: int):
                             y_row + ow * p.y_w + 4 * c, p.y_w, p.C - c, p.lo, p.hi,
                         )  # fmt: skip
                     if p.activate:
-                        for pixel in range(ow, ow + width):
-                            y = y_row + pixel * p.y_w
-                            call_kernel(p.activate, p.activate_args, y, y, p.C)
+                        activate_pixels(p, y_row + ow * p.y_w, width)
                     ow += width
 
         return kernel
 
     return factory
+
+
+@inline
+def activate_pixels(p, y, n_pixels):
+    """Apply the epilogue's row function in place to neighbouring pixels."""
+    if p.y_w == 4 * p.C:
+        call_kernel(p.activate, p.activate_args, y, y, n_pixels * p.C)
+        return
+    for pixel in range(n_pixels):
+        address = y + pixel * p.y_w
+        call_kernel(p.activate, p.activate_args, address, address, p.C)
 
 
 f32_depthwise_k3s1 = _depthwise(3, 1)
@@ -56,3 +66,4 @@ f32_depthwise_k7s1 = _depthwise(7, 1)
 # Any other window, dilation or stride: every tap is a run of its own. The stride only
 # tells which inputs neighbouring outputs share, and with one tap they share none.
 f32_depthwise = _depthwise(1, 1)
+
