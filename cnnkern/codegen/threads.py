@@ -1,6 +1,7 @@
 """What threads need and Numba lacks: atomics, a polite spin, the floating-point mode."""
 
 import platform
+import sys
 
 from llvmlite import ir
 from numba import types
@@ -8,6 +9,7 @@ from numba.extending import intrinsic
 
 from .vector import I32, I64, VOID, external
 
+_IS_LINUX = sys.platform == "linux"
 _IS_X86 = platform.machine() in ("x86_64", "AMD64")
 _FLUSH_DENORMALS = 0x8040  # FTZ | DAZ, Intel SDM vol. 1, 10.2.3; TensorFlow sets both
 
@@ -67,6 +69,18 @@ def yield_processor(typing):
         return context.get_dummy_value()
 
     return types.void(), emit
+
+
+@intrinsic
+def current_cpu(typing):
+    """Return the number of the CPU that this thread runs on (Linux sched_getcpu)."""
+
+    def emit(context, builder, signature, args):
+        if not _IS_LINUX:
+            return ir.Constant(I64, -1)
+        return builder.sext(builder.call(external(builder, "sched_getcpu", I32, []), []), I64)
+
+    return types.int64(), emit
 
 
 @intrinsic

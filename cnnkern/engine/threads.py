@@ -16,7 +16,7 @@ import numpy as np
 
 from ..codegen.isa import best
 from ..kernels import native
-from ..kernels.records import DOOR
+from ..kernels.records import DOOR, HELPER
 
 CLOSED = 1 << 32  # see kernels/executor.py
 LINE_WORDS = 8  # int64 of a cache line
@@ -94,13 +94,18 @@ class _Door:
         self._record["state"] = self._state[first:].ctypes.data
         self.address = self._record.ctypes.data
 
+    @property
+    def cpu(self) -> int:
+        """The CPU from which the last run was led."""
+        return int(self._record["cpu"][0])
+
 
 class _Helper:
     """A thread that helps while runs come and sleeps when none does."""
 
     def __init__(self, door: _Door, number: int) -> None:
         self._door, self._number = door, number
-        self._seen = np.zeros(1, np.int64)
+        self._record = np.zeros(1, HELPER)
         self._alarm = threading.Lock()
         self._alarm.acquire()
         self._is_asleep = False
@@ -114,14 +119,29 @@ class _Helper:
             self._alarm.release()
 
     def _loop(self) -> None:
-        help_runs, seen = native("help_runs", best()), self._seen.ctypes.data
+        help_runs, record = native("help_runs", best()), self._record.ctypes.data
         while True:
-            help_runs(self._door.address, seen, self._number, PATIENCE)
+            help_runs(self._door.address, record, self._number, PATIENCE)
+            if self._record["is_crowded"]:
+                _leave_cpu(self._door.cpu)
+                continue
             self._is_asleep = True
             # A run may have been offered before the flag was up: look once more.
-            help_runs(self._door.address, seen, self._number, 1)
+            help_runs(self._door.address, record, self._number, 1)
             self._alarm.acquire()
             self._is_asleep = False
+
+
+def _leave_cpu(cpu: int) -> None:
+    """Move this thread away from a CPU, if it may run on others; it stays free to come back.
+
+    Linux may wake a thread on the CPU of its waker and leave both there for seconds.
+    """
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) > 1:
+        with contextlib.suppress(OSError):  # a control group has just taken CPUs away
+            os.sched_setaffinity(0, allowed - {cpu})
+            os.sched_setaffinity(0, allowed)
 
 
 POOL = Pool()

@@ -11,13 +11,14 @@ from ..codegen.jit import inline
 from ..codegen.threads import (
     atomic_add,
     atomic_load,
+    current_cpu,
     flush_denormals,
     pause,
     restore_mode,
     yield_processor,
 )
 from ..codegen.vector import call_kernel, integers, record_at
-from .records import RUN, STEP, STEP_NBYTES
+from .records import HELPER, RUN, STEP, STEP_NBYTES
 
 LINE = 64  # bytes of a cache line
 CLOSED = 1 << 32
@@ -53,6 +54,7 @@ def lead_run(isa: Isa):
         p.run = run_address
         p.begin = begin
         p.end = end
+        p.cpu = current_cpu()
         p.sequence += 1
         atomic_add(p.state, -CLOSED)
         take_part(run, run.scratch, begin, end)
@@ -67,23 +69,24 @@ def lead_run(isa: Isa):
 def help_runs(isa: Isa):
     """Return the kernel that helps with every run until none came for `patience` pauses.
 
-    Record DOOR; called as ``kernel(door, seen, thread, patience)``, where `seen` is the
-    address of a word that holds the sequence number of the last run helped with.
+    Record DOOR; called as ``kernel(door, helper, thread, patience)``, where `helper` is the
+    address of a HELPER record. It also returns when a run is led from its own CPU.
     """
 
-    def kernel(p, seen, thread, patience):
-        last = integers(seen)
+    def kernel(p, helper_address, thread, patience):
+        helper = record_at(helper_address, HELPER)
         idle = 0
         while idle < patience:
             idle = wait(idle)
             if atomic_load(p.state) >= CLOSED:
                 continue
-            if atomic_add(p.state, 1) < CLOSED and p.sequence != last[0]:
-                last[0] = p.sequence
+            if atomic_add(p.state, 1) < CLOSED and p.sequence != helper.seen:
+                helper.seen = p.sequence
+                helper.is_crowded = p.cpu >= 0 and p.cpu == current_cpu()
                 run = record_at(p.run, RUN)
-                if thread < run.n_threads:
+                if thread < run.n_threads and not helper.is_crowded:
                     take_part(run, run.scratch + thread * run.scratch_nbytes, p.begin, p.end)
-                idle = 0
+                idle = patience if helper.is_crowded else 0
             atomic_add(p.state, -1)
 
     return kernel
