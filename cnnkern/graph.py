@@ -80,6 +80,11 @@ class Op(ABC):
         return 0
 
     @property
+    def joined_axis(self) -> int | None:
+        """The axis, counted from the end, along which the output is its inputs in a row."""
+        return None
+
+    @property
     def n_params(self) -> int:
         """Number of weights the op holds."""
         values = (getattr(self, field) for field in self.__dataclass_fields__)  # type: ignore[attr-defined]

@@ -16,8 +16,8 @@ from .ops.conv import Conv
 from .ops.dense import Dense
 from .ops.depthwise import DepthwiseConv
 from .ops.layout import Identity, ZeroPadding
-from .ops.merge import Add
-from .ops.norm import BatchNorm
+from .ops.merge import Add, ScaledAdd
+from .ops.norm import Affine, BatchNorm
 from .ops.transpose import ConvTranspose
 from .permutes import sink_permutes
 
@@ -66,28 +66,64 @@ def fold_padding(graph: Graph) -> Graph:
     return _fuse_pairs(graph, rule)
 
 
-def fold_batch_norm(graph: Graph) -> Graph:
-    """Multiply the scale of a BatchNorm into the filters in front of it, add its shift."""
+def share_equal_nodes(graph: Graph) -> Graph:
+    """Compute once what several nodes compute from the same tensors without weights."""
+    stands_for: dict[str, str] = {}
+    known: dict[tuple[Op, tuple[str, ...]], str] = {}
+    kept = []
+    for node in graph.nodes:
+        inputs = tuple(stands_for.get(name, name) for name in node.inputs)
+        is_value = type(node.op).__eq__ is not object.__eq__  # equal options, equal results
+        first = known.setdefault((node.op, inputs), node.name) if is_value else node.name
+        if first == node.name or node.name in (*graph.inputs, *graph.outputs):
+            kept.append(replace(node, inputs=inputs))
+        else:
+            stands_for[node.name] = first
+    return replace(graph, nodes=tuple(kept))
+
+
+def fold_scales(graph: Graph) -> Graph:
+    """Multiply the scale of a BatchNorm or Affine into the filters in front, add its shift."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        if isinstance(first, Linear) and isinstance(second, BatchNorm):
-            scale, shift = second.scale_and_shift()
-            is_finite = np.isfinite(scale).all() and np.isfinite(shift).all()
-            is_affine = first.activation is None and not getattr(first, "adds_residual", False)
-            if second.axis == -1 and is_finite and is_affine:
-                return first.scaled(scale, shift)
-        return None
+        if not isinstance(first, Linear) or not isinstance(second, BatchNorm | Affine):
+            return None
+        factors = second.per_channel(first.out_channels)
+        is_affine = first.activation is None and not getattr(first, "adds_residual", False)
+        if factors is None or not is_affine or not np.isfinite(factors).all():
+            return None
+        return first.scaled(*factors)
 
     return _fuse_pairs(graph, rule)
 
 
+def fold_branch_scales(graph: Graph) -> Graph:
+    """Multiply the scale of a ScaledAdd into the convolution that it scales."""
+    consumers = graph.consumers()
+    done: dict[str, Node] = {}
+    for node in graph.nodes:
+        done[node.name] = node
+        if not isinstance(node.op, ScaledAdd):
+            continue
+        branch = done[node.inputs[1]]
+        is_private = len(consumers[branch.name]) == 1 and branch.name not in graph.outputs
+        if isinstance(branch.op, Linear) and branch.op.activation is None and is_private:
+            scale = np.full(branch.op.out_channels, node.op.scale, np.float32)
+            done[branch.name] = replace(branch, op=branch.op.scaled(scale, 0 * scale))
+            done[node.name] = replace(node, op=Add())
+    return replace(graph, nodes=tuple(done.values()))
+
+
 def fuse_activation(graph: Graph) -> Graph:
-    """Let a convolution or matrix product apply the activation that follows it."""
+    """Let a convolution, matrix product or scale apply the activation that follows it."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        if not isinstance(first, Linear) or not isinstance(second, Activation):
+        if not isinstance(first, Linear | BatchNorm | Affine):
             return None
-        return replace(first, activation=second) if first.activation is None else None
+        if not isinstance(second, Activation) or first.activation is not None:
+            return None
+        can_apply = isinstance(first, Linear) or second.bounds is not None
+        return replace(first, activation=second) if can_apply else None
 
     return _fuse_pairs(graph, rule)
 
@@ -131,9 +167,11 @@ def allow_winograd(graph: Graph) -> Graph:
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     drop_identities,
+    share_equal_nodes,
     sink_permutes,
     fold_padding,
-    fold_batch_norm,
+    fold_scales,
+    fold_branch_scales,
     fuse_residual,
     fuse_activation,
 )

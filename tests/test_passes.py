@@ -19,8 +19,8 @@ from cnnkern.ops.norm import BatchNorm
 from cnnkern.passes import (
     PASSES,
     drop_identities,
-    fold_batch_norm,
     fold_padding,
+    fold_scales,
     fuse_activation,
     fuse_residual,
     optimise,
@@ -132,7 +132,7 @@ def test_batch_norm_is_folded() -> None:
         before = graph(
             [("c", first, ("x",)), ("b", batch_norm(), ("c",)), ("y", batch_norm(), ("b",))]
         )
-        after = fold_batch_norm(before)
+        after = fold_scales(before)
         assert names(after) == ["x", "y"]
         assert type(after["y"].op) is type(first)
         assert_same_meaning(before, after)
@@ -166,7 +166,7 @@ def test_batch_norm_is_folded() -> None:
 )
 def test_batch_norm_that_stays(steps: Steps, outputs: tuple[str, ...]) -> None:
     before = graph(steps, *outputs)
-    assert names(fold_batch_norm(before)) == names(before)
+    assert names(fold_scales(before)) == names(before)
 
 
 def test_activations_are_fused() -> None:

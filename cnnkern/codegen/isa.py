@@ -27,7 +27,9 @@ class Isa:
 
 
 # 32 registers: 14 x 2 accumulators, 2 filter vectors; the FMA broadcasts pixels itself.
-AVX512 = Isa("avx512f", 16, (14, 10, 7, 4, 2, 1), 2, frozenset({"avx512f"}), "x86-64-v4", True)
+AVX512 = Isa(
+    "avx512f", 16, (14, 12, 10, 8, 7, 6, 4, 2, 1), 2, frozenset({"avx512f"}), "x86-64-v4", True
+)
 # 16 registers: 6 x 2 accumulators, 2 filter vectors, 1 broadcast pixel.
 AVX2 = Isa("avx2", 8, (6, 4, 3, 2, 1), 2, frozenset({"avx2", "fma"}), "haswell", True)
 # 16 registers of 4 lanes (SSE2; NEON has 32): 6 x 2 accumulators, 2 filter vectors, 1 pixel.

@@ -23,7 +23,17 @@ FASTMATH: set[str] = set()
 
 # What a kernel's object may leave to the linker: the C library only.
 ALLOWED_SYMBOLS = frozenset(
-    {"memcpy", "memset", "memmove", "sched_yield", "sched_getcpu", "fmaf", "floorf", "ceilf", "rintf"}
+    {
+        "memcpy",
+        "memset",
+        "memmove",
+        "sched_yield",
+        "sched_getcpu",
+        "fmaf",
+        "floorf",
+        "ceilf",
+        "rintf",
+    }
     | {"expf", "logf", "truncf"}
 )
 

@@ -29,6 +29,8 @@ from .isa import Isa
 from .simd import Simd
 from .vector import F32, I64, VOID
 
+LINE = 64  # bytes of a cache line
+
 # Arguments of a tile function, in order.
 TILE_ARGUMENTS = (
     "x_rows",  # address of int64[height]: each pixel's first float
@@ -106,12 +108,23 @@ class _Tile:
         self.builder = ir.IRBuilder(function.append_basic_block())
         self.simd = Simd(self.isa, self.builder)
         named = dict(zip((*TILE_ARGUMENTS, "lo", "hi"), function.args, strict=True))
+        self._prefetch(named)
         bias = self._columns(named["panel"])
         sums = [self.simd.variables(bias) for _ in range(self.height)]
         self._accumulate(named, sums)
         self._add_residual(named, sums)
         self._clip_and_store(named, sums)
         self.builder.ret_void()
+
+    def _prefetch(self, named):
+        """Let the residual arrive from far caches while the sums are taken."""
+        with self.builder.if_then(self._has_residual(named)):
+            for row in self._rows(named, "r_rows"):
+                for nbytes in range(0, 4 * self.width, LINE):
+                    self.simd.prefetch(self.simd.offset(row, nbytes))
+
+    def _has_residual(self, named):
+        return self.builder.icmp_signed("!=", named["r_rows"], ir.Constant(I64, 0))
 
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
@@ -131,8 +144,7 @@ class _Tile:
 
     def _add_residual(self, named, sums):
         b = self.builder
-        has_residual = b.icmp_signed("!=", named["r_rows"], ir.Constant(I64, 0))
-        with b.if_then(has_residual):
+        with b.if_then(self._has_residual(named)):
             masks = self._masks(named["n_valid"])
             for r_row, row in zip(self._rows(named, "r_rows"), sums, strict=True):
                 for j, (slot, mask) in enumerate(zip(row, masks, strict=True)):

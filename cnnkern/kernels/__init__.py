@@ -44,7 +44,10 @@ BINARY_FUNCTIONS = (
 
 KERNELS = {
     "f32_conv": Kernel("conv", records.CONV),
-    "f32_winograd": Kernel("winograd", records.WINOGRAD),
+    **{
+        f"f32_winograd{part}": Kernel("winograd", records.WINOGRAD)
+        for part in ("", "_input", "_output")
+    },
     **{
         f"f32_depthwise{window}": Kernel("depthwise", records.DEPTHWISE)
         for window in ("_k3s1", "_k3s2", "_k5s1", "_k5s2", "_k7s1", "")

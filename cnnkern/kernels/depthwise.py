@@ -66,4 +66,3 @@ f32_depthwise_k7s1 = _depthwise(7, 1)
 # Any other window, dilation or stride: every tap is a run of its own. The stride only
 # tells which inputs neighbouring outputs share, and with one tap they share none.
 f32_depthwise = _depthwise(1, 1)
-

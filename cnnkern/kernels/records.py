@@ -30,7 +30,8 @@ WINOGRAD = _record(
     "x", "y", "r",
     "panels", "panel_nbytes", "point_nbytes", "bias", "runs",
     "C", "OC", "OH", "OW", "TH", "TW",  # TH x TW tiles of 4 x 4 outputs
-    "patches", "patches_per_task", "tables_nbytes", "height",
+    "first", "patches", "patches_per_task", "tables_nbytes", "height",
+    "v", "v_point", "v_tile", "m", "m_point", "m_tile",  # V and M; v, m of separate steps
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
     "r_n", "r_d", "r_h", "r_w",
@@ -188,4 +189,8 @@ RUN = _record(
 
 # Where helper threads find work. `state` is the address of a word in a cache line of its
 # own: the helpers inside, plus CLOSED while no run is open.
-DOOR = _record("state", "sequence", "run", "begin", "end")
+DOOR = _record("state", "sequence", "run", "begin", "end", "cpu")  # the leader's CPU
+
+# What a helper remembers: the last run that it helped with; whether it shares the leader's
+# CPU, where it would only be in the way.
+HELPER = _record("seen", "is_crowded")

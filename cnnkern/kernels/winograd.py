@@ -1,11 +1,13 @@
 """Winograd convolution F(4x4, 3x3), stride 1: 36 small products for 144 multiply-adds.
 
-    for each task: a block of 4x4 output tiles
-        V[point][tile][c]   transform the 6x6 input patches         scratch
-        M[point][tile][oc]  = V[point] x U[point], register tiles   scratch
-        y                   transform back, add bias and residual, clip, activate
+    V[point][tile][c]   transform the 6x6 input patches
+    M[point][tile][oc]  = V[point] x U[point], register tiles
+    y                   transform back, add bias and residual, clip, activate
 
-A block is sized so that V and M stay in the L2 cache; U streams once per block.
+`f32_winograd` does all three for one block of 4x4 output tiles after the other; V and M of
+a block stay in the L2 cache, and U streams once per block. Where U is the larger one, it
+streams once per chunk of many tiles: `f32_winograd_input`, `f32_conv` with a group per
+point, and `f32_winograd_output` are steps of their own, with V and M in the arena.
 """
 
 from ..codegen.isa import Isa
@@ -21,31 +23,25 @@ def f32_winograd(isa: Isa):
     """Return the kernel ``y = activate(clip(conv3x3(x, w) + b + r, lo, hi))``.
 
     Record WINOGRAD. `x` is the corner of the first patch; patches may reach into the halo.
-    Scratch: 3 int64 tables of ``patches_per_task + max(heights)``, then V, then M.
+    Scratch: 2 int64 tables of ``patches_per_task + max(heights)``, then V, then M.
     """
-    to_points, from_points, tile = input_transform(isa), output_transform(isa), tile_call(isa)
+    gather, scatter, tile = _gather(isa), _scatter(isa), tile_call(isa)
     LANES, NR, MR = isa.lanes, isa.tile_columns, isa.heights[0]
 
     def kernel(p, scratch, begin, end):
-        CP = (p.C + LANES - 1) // LANES * LANES
-        OCP = (p.OC + LANES - 1) // LANES * LANES
         T = p.patches_per_task
         v_rows = scratch
         m_rows = scratch + 8 * (T + MR)
         V = scratch + p.tables_nbytes
-        M = V + 4 * POINTS * T * CP
+        M = V + POINTS * p.v_point
+        OCP = p.m_tile // 4
         for task in range(begin, end):
             first = task * T
             n_tiles = min(T, p.patches - first)
-            for t in range(n_tiles):
-                tw, th, n = split(first + t, p.TH, p.TW)
-                x = p.x + n * p.x_n + th * TILE * p.x_h + tw * TILE * p.x_w
-                for c in range(0, p.C, LANES):
-                    v = V + 4 * (t * CP + c)
-                    to_points(x + 4 * c, p.x_h, p.x_w, v, 4 * T * CP, p.C - c)
+            gather(p, first, n_tiles, V)
             for point in range(POINTS):
-                fill(v_rows, V + 4 * point * T * CP, 4 * CP, n_tiles, MR)
-                fill(m_rows, M + 4 * point * T * OCP, 4 * OCP, n_tiles, MR)
+                fill(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
+                fill(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
                 for panel in range((p.OC + NR - 1) // NR):
                     n_valid = min(OCP - panel * NR, NR)
                     m = 0
@@ -57,21 +53,74 @@ def f32_winograd(isa: Isa):
                             m_rows + 8 * m, 0, 4 * panel * NR, n_valid, p.lowest, p.highest,
                         )  # fmt: skip
                         m += p.height
-            for t in range(n_tiles):
-                tw, th, n = split(first + t, p.TH, p.TW)
-                rows, columns = min(TILE, p.OH - th * TILE), min(TILE, p.OW - tw * TILE)
-                y = p.y + n * p.y_n + th * TILE * p.y_h + tw * TILE * p.y_w
-                r = p.r + n * p.r_n + th * TILE * p.r_h + tw * TILE * p.r_w
-                for c in range(0, p.OC, LANES):
-                    from_points(
-                        M + 4 * (t * OCP + c), 4 * T * OCP, p.bias + 4 * c,
-                        y + 4 * c, p.y_h, p.y_w, r + 4 * c if p.r else 0, p.r_h, p.r_w,
-                        rows, columns, p.OC - c, p.lo, p.hi,
-                    )  # fmt: skip
-                if p.activate:
-                    activate_patch(p, y, rows, columns)
+            scatter(p, first, n_tiles, M)
 
     return kernel
+
+
+def f32_winograd_input(isa: Isa):
+    """Return the kernel that transforms input patches into `v`; record WINOGRAD."""
+    gather = _gather(isa)
+
+    def kernel(p, scratch, begin, end):
+        for task in range(begin, end):
+            t = task * p.patches_per_task
+            n_tiles = min(p.patches_per_task, p.patches - t)
+            gather(p, p.first + t, n_tiles, p.v + t * p.v_tile)
+
+    return kernel
+
+
+def f32_winograd_output(isa: Isa):
+    """Return the kernel that transforms `m` back into output tiles; record WINOGRAD."""
+    scatter = _scatter(isa)
+
+    def kernel(p, scratch, begin, end):
+        for task in range(begin, end):
+            t = task * p.patches_per_task
+            n_tiles = min(p.patches_per_task, p.patches - t)
+            scatter(p, p.first + t, n_tiles, p.m + t * p.m_tile)
+
+    return kernel
+
+
+def _gather(isa: Isa):
+    """Return ``gather(p, first, n_tiles, V)``: the points of tiles first, first+1, ..."""
+    to_points, LANES = input_transform(isa), isa.lanes
+
+    @inline
+    def gather(p, first, n_tiles, V):
+        for t in range(n_tiles):
+            tw, th, n = split(first + t, p.TH, p.TW)
+            x = p.x + n * p.x_n + th * TILE * p.x_h + tw * TILE * p.x_w
+            for c in range(0, p.C, LANES):
+                v = V + t * p.v_tile + 4 * c
+                to_points(x + 4 * c, p.x_h, p.x_w, v, p.v_point, p.C - c)
+
+    return gather
+
+
+def _scatter(isa: Isa):
+    """Return ``scatter(p, first, n_tiles, M)``: outputs of tiles first, first+1, ..."""
+    from_points, LANES = output_transform(isa), isa.lanes
+
+    @inline
+    def scatter(p, first, n_tiles, M):
+        for t in range(n_tiles):
+            tw, th, n = split(first + t, p.TH, p.TW)
+            rows, columns = min(TILE, p.OH - th * TILE), min(TILE, p.OW - tw * TILE)
+            y = p.y + n * p.y_n + th * TILE * p.y_h + tw * TILE * p.y_w
+            r = p.r + n * p.r_n + th * TILE * p.r_h + tw * TILE * p.r_w
+            for c in range(0, p.OC, LANES):
+                from_points(
+                    M + t * p.m_tile + 4 * c, p.m_point, p.bias + 4 * c,
+                    y + 4 * c, p.y_h, p.y_w, r + 4 * c if p.r else 0, p.r_h, p.r_w,
+                    rows, columns, p.OC - c, p.lo, p.hi,
+                )  # fmt: skip
+            if p.activate:
+                activate_patch(p, y, rows, columns)
+
+    return scatter
 
 
 @inline

@@ -56,6 +56,10 @@ class Dense(Op):
         return with_activation(config, cls(weight, bias))
 
     @property
+    def out_channels(self) -> int:
+        return int(self.weight.shape[1])
+
+    @property
     def takes_residual(self) -> bool:
         """Whether a pass may let this op add another tensor to its result."""
         return self.activation is None and not self.adds_residual

@@ -223,6 +223,10 @@ class Concatenate(Op):
         config.finish()
         return op
 
+    @property
+    def joined_axis(self) -> int:
+        return self.axis
+
     def infer_shape(self, *shapes: Shape) -> Shape:
         ranks = {len(shape) for shape in shapes}
         if len(ranks) != 1 or min(ranks) < -self.axis:

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import ShapeError
 from ..graph import Array, Axes, Op, as_array
 from ..shapes import Shape, product
+from .activation import Activation
 from .common import (
     axis_length,
     expect_axis,
@@ -37,6 +38,7 @@ class BatchNorm(Op):
     mean, variance : float32[C]
     epsilon : float
     axis : the axis of C, counted from the end
+    activation : applied last, or None
 
     References
     ----------
@@ -52,6 +54,7 @@ class BatchNorm(Op):
     variance: Array
     epsilon: float = 1e-3
     axis: int = -1
+    activation: Activation | None = None
 
     @classmethod
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
@@ -82,6 +85,10 @@ class BatchNorm(Op):
                 shift = shift + self.beta
         return scale.astype(np.float32), shift.astype(np.float32)
 
+    def per_channel(self, C: int) -> tuple[Array, Array] | None:
+        """Return float32[C] scale and shift of the last axis; None where it has none."""
+        return self.scale_and_shift() if self.axis == -1 else None
+
     def infer_shape(self, *shapes: Shape) -> Shape:
         (x,) = shapes
         (C,) = self.mean.shape
@@ -93,10 +100,10 @@ class BatchNorm(Op):
         (x,) = inputs
         self.infer_shape(x.shape)
         scale, shift = self._broadcastable()
-        return x * scale + shift
+        return activated(x * scale + shift, self.activation)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
-        lowering.affine(self, inputs[0], output, *self._broadcastable())
+        lowering.affine(self, inputs[0], output, *self._broadcastable(), self.activation)
 
     def _broadcastable(self) -> tuple[Array, Array]:
         trailing = (1,) * (-self.axis - 1)
@@ -108,6 +115,11 @@ class BatchNorm(Op):
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(shapes[0])
+
+
+def activated(y: Array, activation: Activation | None) -> Array:
+    """Return ``activation(y)``."""
+    return y if activation is None else activation.reference(y)
 
 
 def expect_trailing(name: str, x: Shape, constant: Shape) -> None:
@@ -124,6 +136,7 @@ class Affine(Op):
     Parameters
     ----------
     scale, shift : float32 arrays that broadcast to a sample, most often [] or [C]
+    activation : applied last, or None
 
     References
     ----------
@@ -139,6 +152,7 @@ class Affine(Op):
 
     scale: Array
     shift: Array
+    activation: Activation | None = None
 
     @classmethod
     def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
@@ -156,6 +170,13 @@ class Affine(Op):
         expect_trailing(config.title, shapes[0], op.shift.shape)
         return op
 
+    def per_channel(self, C: int) -> tuple[Array, Array] | None:
+        """Return float32[C] scale and shift; None where they vary along other axes."""
+        if any(v.size != (v.shape or (1,))[-1] for v in (self.scale, self.shift)):
+            return None
+        scale, shift = (np.broadcast_to(v.ravel(), C) for v in (self.scale, self.shift))
+        return scale, shift
+
     def infer_shape(self, *shapes: Shape) -> Shape:
         (x,) = shapes
         expect_trailing("Affine", x, self.scale.shape)
@@ -166,10 +187,10 @@ class Affine(Op):
     def reference(self, *inputs: Array) -> Array:
         (x,) = inputs
         self.infer_shape(x.shape)
-        return x * self.scale + self.shift
+        return activated(x * self.scale + self.shift, self.activation)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
-        lowering.affine(self, inputs[0], output, self.scale, self.shift)
+        lowering.affine(self, inputs[0], output, self.scale, self.shift, self.activation)
 
     def permuted(self, order: Axes) -> Op:
         scale, shift = (permuted_constant(v, order) for v in (self.scale, self.shift))

@@ -74,6 +74,10 @@ class ConvTranspose(Op):
         """Filter taps per spatial axis."""
         return self.filter.shape[:-2]
 
+    @property
+    def out_channels(self) -> int:
+        return int(self.filter.shape[-2])
+
     def _check_output_padding(self, config: LayerConfig) -> None:
         """Refuse an output from which no convolution leads back to the input's length."""
         for axis, extra in enumerate(self.output_padding or ()):

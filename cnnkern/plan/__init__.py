@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from ..kernels import KERNELS, address
 from ..kernels.memory import ALIGNMENT
 from ..kernels.records import STEP
 from ..shapes import product
-from .buffer import ABSOLUTE, Address, Buffer
+from .buffer import ABSOLUTE, MAX_RANK, Address, Buffer
 from .layout import Lifetime, place
 from .lowering import Constants, HostCall, Lowering, Step
 
@@ -137,6 +137,12 @@ class _Planner:
         self.graph, self.shapes, self.lowering = graph, shapes, lowering
         self.consumers = graph.consumers()
         self.buffers: dict[str, Buffer] = {}  # by node
+        self.parts = _parts(graph, shapes)
+        self.parts_of: dict[str, list[str]] = defaultdict(list)
+        for part, (whole, _) in self.parts.items():
+            self.parts_of[whole].append(part)
+        self.wholes: dict[str, Buffer] = {}  # by concatenation
+        self.cleared: set[str] = set()  # storages whose halo is zero
         self.lifetimes: dict[str, Lifetime] = {}  # by storage
         self.pending: Counter[str] = Counter()  # reads to come, by storage
 
@@ -171,8 +177,7 @@ class _Planner:
         self.pending[output.storage] += node.name in self.graph.outputs
         # Inputs are written before the first step, all of them.
         self._use(output, begin if node.inputs else WRITTEN_BY_CALLER)
-        if output.halo != NO_HALO:
-            lowering.clear_border(output, output.halo)
+        self._clear_halo(output)
         if inputs and not node.op.is_view:
             node.op.lower(lowering, inputs, output)
         elif inputs and output.storage != inputs[0].storage:
@@ -193,9 +198,26 @@ class _Planner:
             known.storage, known.nbytes, min(known.first, step), max(known.last, step)
         )
 
+    def _clear_halo(self, output: Buffer) -> None:
+        """Write the zeros around a storage once; nothing else is ever written there."""
+        if output.halo != NO_HALO and output.storage not in self.cleared:
+            self.cleared.add(output.storage)
+            whole = self.wholes.get(output.storage, output)
+            self.lowering.clear_border(whole, whole.halo)
+
     def _output_buffer(self, node: Node, inputs: list[Buffer]) -> Buffer:
-        """Return where a node writes: over its input where it may, else a new storage."""
-        shape, halo = self.shapes[node.name], self._halo(node.name)
+        """Return where a node writes: over its input where it may, else a new storage.
+
+        Part of a concatenation is written to its place there.
+        """
+        shape = self.shapes[node.name]
+        if node.name in self.parts or node.op.joined_axis == -1:
+            whole, first = self.parts.get(node.name, (node.name, 0))
+            if whole not in self.wholes:
+                halo = widest([self._halo(name) for name in (whole, *self.parts_of[whole])])
+                self.wholes[whole] = Buffer.allocate(whole, self.shapes[whole], halo)
+            return self.wholes[whole].slice(-1, first, shape[-1])
+        halo = self._halo(node.name)
         if node.op.is_view and inputs[0].is_dense and halo == NO_HALO:
             return inputs[0].reshape(shape)
         fits = bool(inputs) and inputs[0].shape == shape and inputs[0].halo == halo
@@ -211,6 +233,29 @@ class _Planner:
             if node.inputs[0] == name
         ]
         return widest(wanted)
+
+
+def _parts(graph: Graph, shapes: Mapping[str, ConcreteShape]) -> dict[str, tuple[str, int]]:
+    """Return which nodes can write straight into a concatenation of channels.
+
+    Returns
+    -------
+    dict
+        From a node to the outermost concatenation and the node's first channel there.
+    """
+    nodes = {node.name: node for node in graph.nodes}
+    parts: dict[str, tuple[str, int]] = {}
+    for node in reversed(graph.nodes):
+        if node.op.joined_axis != -1 or len(shapes[node.name]) > MAX_RANK:
+            continue
+        whole, first = parts.get(node.name, (node.name, 0))
+        for name in node.inputs:
+            is_written = bool(nodes[name].inputs) and not nodes[name].op.is_view
+            is_once = node.inputs.count(name) == 1 and name not in parts
+            if is_written and is_once and name not in graph.outputs:
+                parts[name] = whole, first
+            first += shapes[name][-1]
+    return parts
 
 
 def widest(halos: Sequence[Halo]) -> Halo:

@@ -11,6 +11,7 @@ from ..graph import NO_HALO, Halo
 from ..shapes import product
 
 FLOAT_NBYTES = 4
+MAX_RANK = 5  # of a buffer whose axes keep their own strides
 ABSOLUTE = ""  # the storage of addresses that do not depend on the arena
 
 
@@ -85,7 +86,8 @@ class Buffer:
         shape[axis] = length
         is_batch = len(self.shape) == -axis
         stride = (*self.strides, FLOAT_NBYTES)[0 if is_batch else axis]
-        return Buffer(tuple(shape), self.address + start * stride, self.strides)
+        halo = self.halo if axis == -1 else NO_HALO
+        return Buffer(tuple(shape), self.address + start * stride, self.strides, halo)
 
     def split(self, axis: int, lengths: Sequence[int]) -> list[Buffer]:
         """Return neighbouring ranges of one axis, which is counted from the end.
@@ -93,7 +95,7 @@ class Buffer:
         Where the axis has no stride of its own, the ranges are rows of a matrix.
         """
         whole, lengths = self, list(lengths)
-        if len(self.shape) > len(self.strides) + 1:
+        if len(self.shape) > MAX_RANK:
             inner = product(self.shape[axis:][1:])
             rows = product(self.shape[:axis])
             whole = self.reshape((rows, self.shape[axis] * inner))

@@ -59,7 +59,7 @@ def lower_conv(
         lowering.constant(
             owner, "panels", lambda: _pack_groups(matrix, bias, groups, lowering.isa)
         ),
-        matrix.shape, Runs(runs, run_len, C), lift(window.strides, 1), groups,
+        matrix.shape, Runs(runs, run_len, FLOAT_NBYTES * C), lift(window.strides, 1), groups,
         epilogue, residual,
     )  # fmt: skip
 
@@ -70,7 +70,7 @@ class Runs:
 
     offsets: tuple[int, ...]
     length: int
-    channels: int  # of a group
+    group_nbytes: int  # from one group's floats to the next one's
 
 
 def lower_matrix(
@@ -85,6 +85,8 @@ def lower_matrix(
     groups: int,
     epilogue: Epilogue,
     residual: Buffer | None = None,
+    y_group: int = 0,
+    flops: int = 0,
 ) -> None:
     """Append ``y[m] = epilogue(sum over runs of x[m] * w + b)`` for every pixel m of `y`.
 
@@ -93,13 +95,15 @@ def lower_matrix(
     x : address of the first pixel's receptive field
     panels : address of the packed ``float32[K, OC]`` matrix, its shape in `matrix_shape`
     steps : input pixels between two output pixels
+    y_group : bytes from one group's columns to the next one's, if they do not touch
+    flops : operations of the convolution that this stands for, if it needs more
     """
     K, OC = matrix_shape
     isa, N = lowering.isa, OC // groups
     batch, OD, OH, OW, _ = y.dims
     M = batch * OD * OH * OW
-    lowering.flops = 2 * K * OC * M
-    blocks = _blocks(M, -(-N // isa.tile_columns), lowering.flops, groups, isa.heights[0])
+    lowering.flops = flops or 2 * K * OC * M
+    blocks = _blocks(M, -(-N // isa.tile_columns), 2 * K * OC * M, groups, isa.heights[0])
     lowering.scratch(3 * 8 * (blocks["rows_per_task"] + isa.heights[0]))
     x_pixel = [s * step for s, step in zip(x_strides[1:], steps, strict=True)]
     optional: dict[str, Any] = {}
@@ -115,7 +119,7 @@ def lower_matrix(
         OD=OD, OH=OH, OW=OW, M=M,
         **stride_fields("x", (x_strides[0], *x_pixel)),
         **stride_fields("y", y.strides),
-        OC=N, x_group=FLOAT_NBYTES * runs.channels, y_group=FLOAT_NBYTES * N,
+        OC=N, x_group=runs.group_nbytes, y_group=y_group or FLOAT_NBYTES * N,
         height=_tile_height(x_pixel[2], isa.heights),
         activate=epilogue.activate, activate_args=epilogue.activate_args,
         **blocks, **epilogue.bounds, **optional,
@@ -158,7 +162,7 @@ def _tile_height(pixel_nbytes: int, heights: Sequence[int]) -> int:
     """Return the tallest tile whose pixels do not evict each other from the L1 cache."""
     if pixel_nbytes % PAGE:
         return heights[0]
-    return max(h for h in heights if h <= L1_WAYS)
+    return max(h for h in heights if h < L1_WAYS)  # a way is left for the filters
 
 
 def _pack_groups(w: Array, b: Array | None, groups: int, isa: Isa) -> np.ndarray:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..graph import Array
-from .buffer import ABSOLUTE, Address, Buffer, broadcast_walk, walk
-from .epilogue import NO_EPILOGUE
+from .buffer import ABSOLUTE, MAX_RANK, Address, Buffer, broadcast_walk, walk
+from .epilogue import NO_EPILOGUE, Epilogue
 
 if TYPE_CHECKING:
     from .lowering import Lowering
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 CHUNK = 4096  # floats of a tile: 16 KiB, half of a 32 KiB L1d
 PERIOD = 256  # floats of per-channel constants at least; both arrays stay in L1
 VECTOR = 32  # floats that a vector loop takes at once
-MAX_RANK = 5  # of a buffer whose axes keep their own strides
 
 
 def lower_map(
@@ -36,7 +35,13 @@ def lower_map(
 
 
 def lower_binary(
-    lowering: Lowering, kernel: str, a: Buffer, b: Buffer, y: Buffer, scale: float = 0.0
+    lowering: Lowering,
+    kernel: str,
+    a: Buffer,
+    b: Buffer,
+    y: Buffer,
+    scale: float = 0.0,
+    epilogue: Epilogue = NO_EPILOGUE,
 ) -> None:
     """Append ``y = kernel(a, b)``; axes of length 1 are broadcast."""
     if len(y.shape) > MAX_RANK:
@@ -50,24 +55,31 @@ def lower_binary(
         chunk=CHUNK, chunks=chunks,
         y=y.address, a=a.address, b=b.address, run=rows.run,
         a_run=a_run, b_run=b_run, scale=scale,
-        **rows.fields("y", "a", "b"), **NO_EPILOGUE.bounds,
+        **rows.fields("y", "a", "b"), **epilogue.bounds,
     )  # fmt: skip
 
 
 def lower_affine(
-    lowering: Lowering, owner: object, x: Buffer, y: Buffer, scale: Array, shift: Array
+    lowering: Lowering,
+    owner: object,
+    x: Buffer,
+    y: Buffer,
+    scale: Array,
+    shift: Array,
+    epilogue: Epilogue = NO_EPILOGUE,
 ) -> None:
-    """Append ``y = x * scale + shift`` with constants that broadcast to a sample."""
-    if scale.size == shift.size == 1:
+    """Append ``y = clip(x * scale + shift)`` with constants that broadcast to a sample."""
+    if scale.size == shift.size == 1 and epilogue == NO_EPILOGUE:
         parameters = lowering.parameters((float(scale.item()), float(shift.item())))
         lower_map(lowering, "f32_affine", x, y, parameters)
     elif _is_per_channel(scale) and _is_per_channel(shift):
-        _per_channel(lowering, "f32_scale_shift", owner, x, y, scale, shift)
+        _per_channel(lowering, "f32_scale_shift", owner, x, y, scale, shift, epilogue)
     else:
         rank = len(x.shape)
         factor = constant(lowering, owner, "scale", scale, rank)
         lower_binary(lowering, "f32_multiply", x, factor, y)
-        lower_binary(lowering, "f32_add", y, constant(lowering, owner, "shift", shift, rank), y)
+        offset = constant(lowering, owner, "shift", shift, rank)
+        lower_binary(lowering, "f32_add", y, offset, y, epilogue=epilogue)
 
 
 def lower_standardize(
@@ -103,8 +115,9 @@ def _per_channel(
     y: Buffer,
     scale: Array,
     shift: Array,
+    epilogue: Epilogue = NO_EPILOGUE,
 ) -> None:
-    """Append ``y = kernel(x, scale[c], shift[c])``."""
+    """Append ``y = clip(kernel(x, scale[c], shift[c]))``."""
     C = x.dims[-1]
     pixels = _pixels_per_period(C)
     period = pixels * C
@@ -121,7 +134,7 @@ def _per_channel(
         x=x.address, y=y.address, run=rows.run, chunk=chunk, chunks=chunks, period=period,
         scale=lowering.constant(owner, "scales", lambda: repeated(scale)),
         shift=lowering.constant(owner, "shifts", lambda: repeated(shift)),
-        **rows.fields("x", "y"), **NO_EPILOGUE.bounds,
+        **rows.fields("x", "y"), **epilogue.bounds,
     )  # fmt: skip
 
 
@@ -135,6 +148,10 @@ def _pixels_per_period(C: int) -> int:
 def _expanded(lowering: Lowering, x: Buffer, shape: tuple[int, ...]) -> Buffer:
     """Return `x` broadcast to `shape`, as a copy where it is smaller."""
     rank = len(shape)
+    if not x.is_dense:
+        dense = lowering.temporary(x.shape)
+        lowering.copy(x, dense)
+        x = dense
     x = x.reshape((*x.shape[:1], *(1,) * (rank - len(x.shape)), *x.shape[1:]))
     if x.shape == shape:
         return x

@@ -257,9 +257,20 @@ class Lowering:
             **stride_fields("x", x.strides), y_n=y.strides[0],
         )  # fmt: skip
 
-    def affine(self, owner: object, x: Buffer, y: Buffer, scale: Array, shift: Array) -> None:
-        """Append ``y = x * scale + shift`` with constants that broadcast to a sample."""
-        lower_affine(self, owner, x, y, scale, shift)
+    def affine(
+        self,
+        owner: object,
+        x: Buffer,
+        y: Buffer,
+        scale: Array,
+        shift: Array,
+        activation: Activation | None = None,
+    ) -> None:
+        """Append ``y = activation(x * scale + shift)``; the activation may only clip.
+
+        The constants broadcast to a sample.
+        """
+        lower_affine(self, owner, x, y, scale, shift, self.epilogue(activation))
 
     def standardize(
         self, owner: object, x: Buffer, y: Buffer, mean: Array, deviation: Array
@@ -322,6 +333,8 @@ class Lowering:
 
     def copy(self, x: Buffer, y: Buffer) -> None:
         """Append a copy of x's elements, in order, into `y` of maybe another shape."""
+        if x.address == y.address and x.strides == y.strides:
+            return  # written in place
         if x.is_dense:
             x = x.reshape(y.shape)
         elif y.is_dense:

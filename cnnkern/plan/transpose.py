@@ -83,7 +83,7 @@ def lower_transpose(
                 owner, f"panels of phase {[p.first for p in phase]}",
                 partial(pack_panels, matrix, bias, lowering.isa),
             ),
-            matrix.shape, Runs(_offsets(x.strides, phase), C, C), (1, 1, 1), 1, epilogue,
+            matrix.shape, Runs(_offsets(x.strides, phase), C, 0), (1, 1, 1), 1, epilogue,
         )  # fmt: skip
 
 
