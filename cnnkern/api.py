@@ -34,6 +34,12 @@ def load(path: str | os.PathLike[str], precision: str = "fast") -> Model:
         The file is missing, truncated, not a Keras model, or malformed.
     UnsupportedLayerError
         A layer or option is not implemented; `check` lists all of them.
+
+    Warns
+    -----
+    KerasVersionWarning
+        Keras 1 or 2 wrote the file, and Keras 3 computes one of its options otherwise.
+        The result is that of Keras 3.
     """
     return Model(reader.load(path), precision)
 

@@ -15,6 +15,7 @@ from .build import Problem, build_graph, find_problems
 from .config import parse_model
 from .custom import register_layer
 from .files import open_model
+from .versions import warn_of_changes
 from .weightfiles import open_weights
 
 __all__ = ["Problem", "check", "from_keras", "load", "register_layer"]
@@ -36,10 +37,17 @@ def load(path: str | os.PathLike[str]) -> Graph:
         A layer, or one of its options, is not implemented.
     ResourceLimitError
         There is no memory for the weights.
+
+    Warns
+    -----
+    KerasVersionWarning
+        Keras 1 or 2 wrote the file, and Keras 3 computes one of its options otherwise.
     """
     with open_model(path) as file:
         spec = parse_model(file.config)
-        return build_graph(spec, file.source(spec))
+        graph = build_graph(spec, file.source(spec))
+    warn_of_changes(path, file.keras_version, graph)
+    return graph
 
 
 def from_keras(model: Any, weights: str | os.PathLike[str] | None = None) -> Graph:

@@ -41,10 +41,11 @@ MAX_ATTRIBUTE_ITEMS = 20_000  # a text of any length can stand behind each item
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An open model file: the configuration, and a source for its weights."""
+    """An open model file: the configuration, a source for its weights, who wrote it."""
 
     config: dict[str, Any]
     source: Callable[[ModelSpec], Source]
+    keras_version: str | None  # who wrote the file; None where it does not say
 
 
 @contextmanager
@@ -98,9 +99,14 @@ def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def _archive(file: io.BufferedReader) -> Iterator[ModelFile]:
-    config, weights = read_archive(file)
+    config, metadata, weights = read_archive(file)
+    version = metadata.get("keras_version")
     with weights, open_hdf5(weights) as root:
-        yield ModelFile(config, lambda spec: KerasSource(root, spec))
+        yield ModelFile(
+            config,
+            lambda spec: KerasSource(root, spec),
+            version if type(version) is str else None,
+        )
 
 
 def _legacy(file: io.BufferedReader) -> Iterator[ModelFile]:
@@ -112,7 +118,8 @@ def _legacy(file: io.BufferedReader) -> Iterator[ModelFile]:
         if weights is None:
             raise ModelFileError("the HDF5 file has no group model_weights")
         config = parse_json(text, "model_config")
-        yield ModelFile(config, lambda spec: LegacySource(weights, spec))
+        version = root.text("keras_version")
+        yield ModelFile(config, lambda spec: LegacySource(weights, spec), version)
 
 
 def _what_instead(root: Hdf5Group) -> str:

@@ -54,7 +54,7 @@ def open_weights(
         if magic == HDF5_MAGIC:
             yield _from_hdf5(stack.enter_context(open_hdf5(file)), layer_names)
         elif magic.startswith(ZIP_MAGIC):
-            _, weights = read_archive(file)
+            *_, weights = read_archive(file)
             stack.enter_context(weights)
             yield partial(KerasSource, MergedGroup([stack.enter_context(open_hdf5(weights))]))
         elif magic.lstrip().startswith(b"{"):
