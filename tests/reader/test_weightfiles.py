@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 
 import h5py
@@ -168,6 +169,22 @@ def test_a_malformed_index(trained, tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ModelFileError, match=message):
         predict(trained[0], path)
+
+
+def test_mutations_of_an_index(trained, folder):
+    """Every one is refused, or gives what the whole index gives."""
+    model, path = trained[0], folder / "x.weights.json"
+    seed, expected = path.read_bytes(), predict(model)
+    rng = random.Random(0)
+    for _ in range(300):
+        data = bytearray(seed)
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.choice([*b'"/.:,{}[]0x_', rng.randrange(256)])
+        path.write_bytes(data)
+        try:
+            np.testing.assert_array_equal(predict(model, path), expected)
+        except ModelFileError:
+            continue
 
 
 def directory(path):
