@@ -34,11 +34,19 @@ def load(path: str | os.PathLike[str], precision: str = "fast") -> Model:
         The file is missing, truncated, not a Keras model, or malformed.
     UnsupportedLayerError
         A layer or option is not implemented; `check` lists all of them.
+
+    Warns
+    -----
+    KerasVersionWarning
+        Keras 1 or 2 wrote the file, and Keras 3 computes one of its options otherwise.
+        The result is that of Keras 3.
     """
     return Model(reader.load(path), precision)
 
 
-def from_keras(model: Any, precision: str = "fast") -> Model:
+def from_keras(
+    model: Any, precision: str = "fast", weights: str | os.PathLike[str] | None = None
+) -> Model:
     """Take the architecture and the current weights of a live ``keras.Model``.
 
     Parameters
@@ -46,13 +54,19 @@ def from_keras(model: Any, precision: str = "fast") -> Model:
     model : keras.Model
     precision : "fast" or "strict"
         "strict" sums every convolution directly; "fast" may use Winograd's algorithm.
+    weights : str or path-like, optional
+        A file that ``model.load_weights`` takes (``.weights.h5``, ``.weights.json`` with
+        its shards beside it, ``.keras``, ``.h5``): its weights are used instead of the
+        current ones, and the live model stays as it is.
 
     Raises
     ------
     UnsupportedLayerError
         A layer or option is not implemented; `check` lists all of them.
+    ModelFileError
+        The file of weights is missing, malformed, or does not fit the model.
     """
-    return Model(reader.from_keras(model), precision)
+    return Model(reader.from_keras(model, weights), precision)
 
 
 def check(path: str | os.PathLike[str]) -> list[Problem]:

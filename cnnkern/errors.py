@@ -33,5 +33,9 @@ class PlanError(CnnkernError):
     """An internal contract between op, plan and kernel is broken: a bug in cnnkern."""
 
 
+class KerasVersionWarning(UserWarning):
+    """Keras 1 or 2 wrote a model file and meant something else by one of its options."""
+
+
 class CacheWarning(UserWarning):
     """The kernel cache cannot be used; kernels stay in memory for this process."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnkern import errors
-from cnnkern.errors import CacheWarning, CnnkernError, DTypeError, PlanError, ShapeError
+from cnnkern.errors import CnnkernError, DTypeError, PlanError, ShapeError
 from cnnkern.graph import Graph, Node, as_array
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.layout import Input
@@ -15,8 +15,9 @@ X = Node("x", Input((None, 3)))
 
 def test_all_errors_have_one_base() -> None:
     defined = [e for e in vars(errors).values() if isinstance(e, type)]
-    assert all(issubclass(e, CnnkernError) for e in defined if e is not CacheWarning)
-    assert issubclass(CacheWarning, UserWarning)
+    warnings = [e for e in defined if issubclass(e, UserWarning)]
+    assert warnings == [errors.KerasVersionWarning, errors.CacheWarning]
+    assert all(issubclass(e, CnnkernError) for e in defined if e not in warnings)
     assert issubclass(ShapeError, ValueError)
     assert issubclass(DTypeError, TypeError)
 

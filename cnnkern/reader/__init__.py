@@ -1,7 +1,8 @@
 """Keras models in, Graph out: `.keras` and HDF5 files without Keras, and live models.
 
-Nothing that a file names is imported, opened, evaluated or unpickled: class names go
-through the registry of ops, and arrays are floats whose shapes the configuration implies.
+Nothing that a file names is imported, opened, evaluated or unpickled, except that an index
+of weights names its shards: class names go through the registry of ops, and arrays are
+floats whose shapes the configuration implies.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from .build import Problem, build_graph, find_problems
 from .config import parse_model
 from .custom import register_layer
 from .files import open_model
+from .versions import warn_of_changes
+from .weightfiles import open_weights
 
 __all__ = ["Problem", "check", "from_keras", "load", "register_layer"]
 
@@ -34,14 +37,27 @@ def load(path: str | os.PathLike[str]) -> Graph:
         A layer, or one of its options, is not implemented.
     ResourceLimitError
         There is no memory for the weights.
+
+    Warns
+    -----
+    KerasVersionWarning
+        Keras 1 or 2 wrote the file, and Keras 3 computes one of its options otherwise.
     """
     with open_model(path) as file:
         spec = parse_model(file.config)
-        return build_graph(spec, file.source(spec))
+        graph = build_graph(spec, file.source(spec))
+    warn_of_changes(path, file.keras_version, graph)
+    return graph
 
 
-def from_keras(model: Any) -> Graph:
+def from_keras(model: Any, weights: str | os.PathLike[str] | None = None) -> Graph:
     """Read a live Sequential or Functional `keras.Model`.
+
+    Parameters
+    ----------
+    model : keras.Model
+    weights : str or path, optional
+        A file of weights, read instead of the model's variables.
 
     Raises
     ------
@@ -49,11 +65,16 @@ def from_keras(model: Any) -> Graph:
         A layer, or one of its options, is not implemented; or the model is a subclass
         with code of its own, or is not built.
     ModelFileError
-        The configuration that Keras gives is not one that it can read.
+        The configuration that Keras gives is not one that it can read; or the weights are
+        missing, malformed or hostile, or do not fit the model.
     """
-    from .live import describe
+    from .live import describe, weighted_layers
 
-    return build_graph(*describe(model))
+    spec, source = describe(model)
+    if weights is None:
+        return build_graph(spec, source)
+    with open_weights(weights, weighted_layers(model)) as make_source:
+        return build_graph(spec, make_source(spec))
 
 
 def check(model: Any) -> list[Problem]:

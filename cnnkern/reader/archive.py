@@ -52,8 +52,10 @@ class Window(io.RawIOBase):
         return n_read
 
 
-def read_archive(file: io.BufferedReader) -> tuple[dict[str, Any], io.BufferedIOBase]:
-    """Return the configuration and the HDF5 weights file inside a `.keras` archive.
+def read_archive(
+    file: io.BufferedReader,
+) -> tuple[dict[str, Any], dict[str, Any], io.BufferedIOBase]:
+    """Return the configuration, the metadata and the weights inside a `.keras` archive.
 
     Parameters
     ----------
@@ -64,6 +66,8 @@ def read_archive(file: io.BufferedReader) -> tuple[dict[str, Any], io.BufferedIO
     -------
     config : dict
         The content of ``config.json``.
+    metadata : dict
+        The content of ``metadata.json``.
     weights : binary file
         ``model.weights.h5``: a window into the archive, or decompressed in memory.
 
@@ -77,9 +81,9 @@ def read_archive(file: io.BufferedReader) -> tuple[dict[str, Any], io.BufferedIO
         with zipfile.ZipFile(file) as archive:
             members = _members(archive)
             _check_ranges(archive, file)
-            parse_json(_read(archive, members[METADATA], MAX_JSON_BYTES), METADATA)
+            metadata = parse_json(_read(archive, members[METADATA], MAX_JSON_BYTES), METADATA)
             config = parse_json(_read(archive, members[CONFIG], MAX_JSON_BYTES), CONFIG)
-            return config, _open_weights(archive, members[WEIGHTS], file)
+            return config, metadata, _open_weights(archive, members[WEIGHTS], file)
     except (
         zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError,
         KeyError, NotImplementedError, RuntimeError,

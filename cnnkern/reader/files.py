@@ -31,16 +31,21 @@ from .weights import Group, KerasSource, Source, StoredArray
 ZIP_MAGIC = b"PK\x03\x04"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 FLOAT_BYTES = (2, 4, 8)
+WITH_ARCHITECTURE = (
+    "build the model in Keras and call cnnkern.from_keras(model, weights=path) with "
+    "the file of weights"
+)
 MAX_ATTRIBUTE_BYTES = 16 << 20  # 10,000 names of the greatest length, in fixed-size strings
 MAX_ATTRIBUTE_ITEMS = 20_000  # a text of any length can stand behind each item
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An open model file: the configuration, and a source for its weights."""
+    """An open model file: the configuration, a source for its weights, who wrote it."""
 
     config: dict[str, Any]
     source: Callable[[ModelSpec], Source]
+    keras_version: str | None  # who wrote the file; None where it does not say
 
 
 @contextmanager
@@ -54,16 +59,25 @@ def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
     ResourceLimitError
         There is no memory for the weights.
     """
+    with open_file(path) as file:
+        magic = file.read(len(HDF5_MAGIC))
+        file.seek(0)
+        if magic.startswith(ZIP_MAGIC):
+            yield from _archive(file)
+        elif magic == HDF5_MAGIC:
+            yield from _legacy(file)
+        elif magic.lstrip().startswith(b"{"):
+            raise ModelFileError(f"a JSON file is no whole model: {WITH_ARCHITECTURE}")
+        else:
+            raise ModelFileError("neither a .keras archive nor an HDF5 file")
+
+
+@contextmanager
+def open_file(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
+    """Open a regular file; errors raised in the `with` block name it."""
     try:
         with _open_regular(path) as file:
-            magic = file.read(len(HDF5_MAGIC))
-            file.seek(0)
-            if magic.startswith(ZIP_MAGIC):
-                yield from _archive(file)
-            elif magic == HDF5_MAGIC:
-                yield from _legacy(file)
-            else:
-                raise ModelFileError("neither a .keras archive nor an HDF5 file")
+            yield file
     except CnnkernError as error:
         raise type(error)(f"{os.fsdecode(path)}: {error}") from error.__cause__
 
@@ -85,25 +99,40 @@ def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def _archive(file: io.BufferedReader) -> Iterator[ModelFile]:
-    config, weights = read_archive(file)
-    with weights, _hdf5(weights) as root:
-        yield ModelFile(config, lambda spec: KerasSource(root, spec))
+    config, metadata, weights = read_archive(file)
+    version = metadata.get("keras_version")
+    with weights, open_hdf5(weights) as root:
+        yield ModelFile(
+            config,
+            lambda spec: KerasSource(root, spec),
+            version if type(version) is str else None,
+        )
 
 
 def _legacy(file: io.BufferedReader) -> Iterator[ModelFile]:
-    with _hdf5(file) as root:
+    with open_hdf5(file) as root:
         text = root.text("model_config")
         if text is None:
-            raise ModelFileError("the HDF5 file has no model_config: it holds no Keras model")
+            raise ModelFileError(f"the HDF5 file has no model_config: {_what_instead(root)}")
         weights = root.group("model_weights")
         if weights is None:
             raise ModelFileError("the HDF5 file has no group model_weights")
         config = parse_json(text, "model_config")
-        yield ModelFile(config, lambda spec: LegacySource(weights, spec))
+        version = root.text("keras_version")
+        yield ModelFile(config, lambda spec: LegacySource(weights, spec), version)
+
+
+def _what_instead(root: Hdf5Group) -> str:
+    """Return what an HDF5 file without a configuration is, and what to do with it."""
+    folders = ("layers", "_layer_checkpoint_dependencies")
+    if root.texts("layer_names") or any(root.group(name) for name in folders):
+        return f"it holds weights only; {WITH_ARCHITECTURE}"
+    return "it holds no Keras model"
 
 
 @contextmanager
-def _hdf5(file: io.BufferedIOBase) -> Iterator[Hdf5Group]:
+def open_hdf5(file: io.BufferedIOBase) -> Iterator[Hdf5Group]:
+    """Open the HDF5 file that another file, open for reading, holds."""
     import h5py
 
     with _hdf5_errors("HDF5 file"):

@@ -51,6 +51,11 @@ def describe(model: Any) -> tuple[ModelSpec, Source]:
     return spec, LiveSource(model, spec)
 
 
+def weighted_layers(model: Any) -> list[str]:
+    """Return the names of a live model's layers that have weights, in order."""
+    return [layer.name for layer in model.layers if layer.weights]
+
+
 class LiveSource:
     """Weights of a live model, found by layer name."""
 

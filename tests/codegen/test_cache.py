@@ -25,6 +25,61 @@ print(",".join(kernels.compiled()))
 print("numba" in sys.modules)
 """
 
+KILLED_WHILE_SAVING = """
+import os, random, signal, time
+from cnnkern.codegen import cache
+
+codes = {f"f32_{n}": os.urandom(100_000 << n) for n in range(4)}
+for symbol, code in codes.items():
+    cache.store(symbol, code)
+random.seed(0)
+for _ in range(200):
+    child = os.fork()
+    if child == 0:
+        while True:
+            for symbol, code in codes.items():
+                cache.store(symbol, code)
+    time.sleep(random.uniform(0, 0.005))
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert all(cache.load(symbol) == code for symbol, code in codes.items())
+print("done")
+"""
+
+# The children share one import of Numba; the names of their kernels show who compiled.
+AT_ONCE = """
+import hashlib, os, sys
+import numpy as np
+{imports}
+from cnnkern import kernels
+from cnnkern.ops.pool import MaxPool
+from support import graph_of, run_kernels
+
+graph = graph_of({{"x": (None, 9, 9, 5)}}, [("y", MaxPool(), ("x",))])
+x = np.random.default_rng(0).standard_normal((2, 9, 9, 5), np.float32)
+start, go = os.pipe()
+children = []
+for number in range(32):
+    out, result = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.read(start, 1)  # ends when the parent closes the other end
+        (y,) = run_kernels(graph, x)
+        line = hashlib.sha256(y.tobytes()).hexdigest() + str(kernels.compiled())
+        os.write(result, line.encode())
+        os._exit(0)
+    os.close(result)
+    children.append((child, out))
+os.close(go)
+lines = []
+for child, out in children:
+    lines.append(os.read(out, 10_000).decode())
+    assert os.waitpid(child, 0)[1] == 0
+print(*sorted(set(lines)), sep="\\n")
+print("numba" in sys.modules)
+"""
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -203,3 +258,24 @@ def test_processes_share_the_cache_and_repair_it(tmp_path: Path) -> None:
     files[other].write_bytes(content)
     assert predict()[:2] == (cold, sorted([truncated, randomised, one, other]))
     assert predict() == (cold, [], False)
+
+
+def test_kill_while_saving_leaves_whole_files(tmp_path: Path) -> None:
+    assert run_python(KILLED_WHILE_SAVING, CNNKERN_CACHE_DIR=str(tmp_path)) == "done"
+
+
+@pytest.mark.slow
+def test_32_processes_on_a_cold_cache(tmp_path: Path) -> None:
+    """All compile, or find what another one has stored; the next round compiles nothing."""
+
+    def predict(imports: str) -> tuple[set[str], list[str], str]:
+        code = AT_ONCE.format(imports=imports)
+        *lines, has_numba = run_python(
+            code, timeout=300, CNNKERN_CACHE_DIR=str(tmp_path)
+        ).split("\n")
+        return {line[:64] for line in lines}, [line[64:] for line in lines], has_numba
+
+    digests, compiled, _ = predict("import cnnkern.codegen.jit")
+    assert len(digests) == 1
+    assert any("f32_max_pool" in names for names in compiled)
+    assert predict("") == (digests, ["()"], "False")

@@ -48,6 +48,41 @@ for _ in range(50):
 print(wrong)
 """
 
+EXIT_DURING_A_PREDICT = """
+import os, random, signal, sys, threading, time
+from cnnkern.engine import Model, workspace
+from cnnkern.engine.threads import set_num_threads
+from support import images, small_cnn
+
+workspace.PARALLEL_FLOPS = -1
+set_num_threads(3)
+model, x = Model(small_cnn()), images(64)
+model(x)
+statuses = set()
+for number in range(100):
+    child = os.fork()
+    if child == 0:
+        break
+    statuses.add(os.waitpid(child, 0)[1])
+else:
+    print(statuses)
+    sys.exit()
+
+def predict():
+    while True:
+        model(x)
+
+moment = random.Random(number).uniform(0.001, 0.02)
+if number % 2:  # the main thread ends, the others predict
+    for _ in range(3):
+        threading.Thread(target=predict, daemon=True).start()
+    time.sleep(moment)
+else:  # the main thread ends in the middle of its own predict
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit())
+    signal.setitimer(signal.ITIMER_REAL, moment)
+    predict()
+"""
+
 
 @pytest.fixture
 def model(always_parallel: None) -> Model:
@@ -145,6 +180,12 @@ def test_a_pickled_model_predicts_the_same(model: Model) -> None:
 
 def test_interrupts_leave_the_next_predict_right() -> None:
     assert run_python(INTERRUPTED) == "0"
+
+
+@pytest.mark.slow
+def test_exit_during_a_predict_is_no_crash() -> None:
+    """Each child is forked and then ends as any Python process does."""
+    assert run_python(EXIT_DURING_A_PREDICT) == "{0}"
 
 
 @pytest.mark.parametrize("n_threads", [0, -1, 1.0, "2", True, None])

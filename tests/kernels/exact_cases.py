@@ -1,27 +1,30 @@
 """Random convolutions, poolings and matrix products on small integers.
 
 Every float32 sum of them is exact, so a kernel must give the bits of int64 arithmetic.
-`expected` is written against the definitions in Keras' documentation, not against ops/.
+`expected` is written against integers.py, not against ops/.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice, product
 from typing import Any
 
 import numpy as np
 
 from cnnkern.graph import Array, Graph, Op
 from cnnkern.ops.activation import Activation
+from cnnkern.ops.adaptive import AdaptiveAveragePool, AdaptiveMaxPool
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from cnnkern.ops.transpose import ConvTranspose
+from integers import Ints, convolve, spread, window_pads, windows
 from support import graph_of
-
-Pair = tuple[int, int]
-Ints = np.ndarray  # int64
 
 BATCHES = (0, 1, 1, 1, 2, 3)
 # 1, B-1, B, B+1, 2B+3 for vectors of 4, 8 and 16 floats and panels of 2 vectors; primes.
@@ -51,25 +54,40 @@ class Case:
         options = {k: v.shape if isinstance(v, np.ndarray) else v for k, v in vars(op).items()}
         return f"{type(op).__name__} {options} on {[x.shape for x in self.inputs]}"
 
+    def kinds(self, class_name: str) -> set[str]:
+        """Return the class and each of its options that this case sets."""
+        op = next(node.op for node in self.graph.nodes if node.inputs)
+        assert f"keras.layers>{class_name}" in op.keras_classes
+        found = [
+            option
+            for option, default in (
+                ("strides", 1), ("dilation_rate", 1), ("groups", 1), ("output_padding", 0),
+            )
+            if np.max(getattr(op, option, None) or default) > default
+        ]  # fmt: skip
+        padding = getattr(op, "padding", None)
+        found += [padding] if isinstance(padding, str) else []
+        return {class_name, *(f"{class_name} {option}" for option in found)}
 
-def random_case(rng: np.random.Generator) -> Case:
-    """Return a convolution (9 of 14), matrix product, pooling or global pooling."""
-    convolutions = (conv_case,) * 5 + (depthwise_case,) * 2 + (transpose_case,) * 2
-    kinds = convolutions + (dense_case,) * 2 + (pool_case,) * 2 + (global_pool_case,)
-    return kinds[rng.integers(len(kinds))](rng)
+
+def cases(seed: int, count: int) -> Iterator[tuple[str, Case]]:
+    """Yield random cases with the names of their Keras classes, all classes in turn."""
+    rng = np.random.default_rng(seed)
+    for class_name in islice(cycle(TURNS), count):
+        yield class_name, DRAWS[class_name](rng)
 
 
-def conv_case(rng: np.random.Generator) -> Case:
+def conv_case(rng: np.random.Generator, rank: int) -> Case:
     """Draw a convolution; one in three is followed by one that wants zeros around its input."""
-    rank = int(rng.choice((1, 2, 2, 2, 3)))
     groups = int(rng.choice((1, 1, 1, 2, 3, 5)))
     C, OC = (groups * int(rng.choice(FEW_CHANNELS if groups > 1 else CHANNELS)) for _ in "io")
     space = [int(rng.choice(SIDES[rank])) for _ in range(rank)]
-    sizes, strides, dilation, padding = _window(rng, space, dilates=True)
+    modes = ("causal",) if rank == 1 else ()
+    sizes, strides, dilation, padding = _window(rng, space, True, *modes)
     w = rng.integers(-4, 5, (*sizes, C // groups, OC))
     b = rng.integers(-9, 10, OC) if rng.random() < 0.7 else None
     x = rng.integers(-4, 5, (int(rng.choice(BATCHES)), *space, C))
-    pads = _pads(space, sizes, strides, dilation, padding)
+    pads = window_pads(space, sizes, strides, dilation, padding)
     y = convolve(x, w, strides, dilation, pads, groups) + (0 if b is None else b)
     residual = [rng.integers(-50, 50, y.shape)] if rng.random() < 0.3 else []
     activation, clip = _activation(rng)
@@ -81,44 +99,78 @@ def conv_case(rng: np.random.Generator) -> Case:
     return _case(op, [x, *residual], expected, rank if rng.random() < 0.3 else 0)
 
 
-def depthwise_case(rng: np.random.Generator) -> Case:
+def depthwise_case(rng: np.random.Generator, rank: int) -> Case:
     """Draw a depthwise convolution; half of them have the strides that are special kernels."""
-    rank = int(rng.choice((1, 2, 2)))
+    x, w, window, y = _depthwise(rng, rank)
+    b = rng.integers(-9, 10, y.shape[-1]) if rng.random() < 0.7 else None
+    activation, clip = _activation(rng)
+    op = DepthwiseConv(_float(w), None if b is None else _float(b), *window, activation)
+    expected = clip(y + (0 if b is None else b))
+    return _case(op, [x], expected, rank if rng.random() < 0.3 else 0)
+
+
+def separable_case(rng: np.random.Generator, rank: int) -> Case:
+    """Draw a depthwise convolution and the pointwise one behind it."""
+    x, w, window, between = _depthwise(rng, rank)
+    OC = int(rng.choice(FEW_CHANNELS))
+    pointwise, b = rng.integers(-4, 5, (between.shape[-1], OC)), rng.integers(-9, 10, OC)
+    activation, clip = _activation(rng)
+    ones = (1,) * rank
+    filters = _float(pointwise.reshape(*ones, -1, OC))
+    graph = graph_of(
+        {"x": (None, *x.shape[1:])},
+        [
+            ("depthwise", DepthwiseConv(_float(w), None, *window), ("x",)),
+            ("y", Conv(filters, _float(b), ones, "valid", ones, activation), ("depthwise",)),
+        ],
+    )
+    return Case(graph, (x,), clip(between @ pointwise + b))
+
+
+def _depthwise(rng: np.random.Generator, rank: int) -> tuple[Any, ...]:
+    """Draw an input, filters, (strides, padding, dilation), and return their result too."""
     C, CM = int(rng.choice(CHANNELS)), int(rng.choice((1, 1, 2, 3)))
     space = [int(rng.choice(SIDES[rank])) for _ in range(rank)]
-    sizes, strides, dilation, padding = _window(rng, space, dilates=True)
+    sizes, strides, dilation, padding = _window(rng, space, True)
     if rng.random() < 0.5:
         sizes, padding = (int(rng.choice((3, 5, 7))),) * rank, "same"
         strides, dilation = (int(rng.choice((1, 2))),) * rank, (1,) * rank
     w = rng.integers(-4, 5, (*sizes, C, CM))
-    b = rng.integers(-9, 10, C * CM) if rng.random() < 0.7 else None
     x = rng.integers(-4, 5, (int(rng.choice(BATCHES)), *space, C))
-    pads = _pads(space, sizes, strides, dilation, padding)
-    grouped = w.reshape(*sizes, 1, C * CM)
-    y = convolve(x, grouped, strides, dilation, pads, C) + (0 if b is None else b)
-    activation, clip = _activation(rng)
-    bias = None if b is None else _float(b)
-    op = DepthwiseConv(_float(w), bias, strides, padding, dilation, activation)
-    return _case(op, [x], clip(y), rank if rng.random() < 0.3 else 0)
+    pads = window_pads(space, sizes, strides, dilation, padding)
+    y = convolve(x, w.reshape(*sizes, 1, C * CM), strides, dilation, pads, C)
+    return x, w, (strides, padding, dilation), y
 
 
-def transpose_case(rng: np.random.Generator) -> Case:
+def transpose_case(rng: np.random.Generator, rank: int) -> Case:
     """Draw a transposed convolution: every input is spread over a window of the output."""
-    rank = int(rng.choice((1, 2, 2, 3)))
     space = [int(rng.choice(SIDES[rank])) for _ in range(rank)]
     C, OC = int(rng.choice(FEW_CHANNELS)), int(rng.choice(CHANNELS))
     sizes = tuple(rng.integers(1, 6 - rank, rank).tolist())
     strides = tuple(rng.integers(1, 4, rank).tolist())
     dilation = (1,) * rank
-    if max(strides) == 1 and rng.random() < 0.5:
-        dilation = tuple(rng.integers(1, 4, rank).tolist())
+    if rng.random() < 0.3:
+        strides, dilation = dilation, tuple(rng.integers(1, 4, rank).tolist())
     padding = str(rng.choice(("valid", "same")))
+    extra = _output_padding(rng, sizes, strides, dilation, padding)
     w, b = rng.integers(-4, 5, (*sizes, OC, C)), rng.integers(-9, 10, OC)
     x = rng.integers(-4, 5, (int(rng.choice(BATCHES)), *space, C))
-    y = spread(x, w, strides, dilation, padding) + b
+    y = spread(x, w, strides, dilation, padding, extra) + b
     activation, clip = _activation(rng)
-    op = ConvTranspose(_float(w), _float(b), strides, padding, dilation, None, activation)
+    op = ConvTranspose(_float(w), _float(b), strides, padding, dilation, extra, activation)
     return _case(op, [x], clip(y), rank if rng.random() < 0.3 else 0)
+
+
+def _output_padding(
+    rng: np.random.Generator, sizes: tuple[int, ...], strides: tuple[int, ...],
+    dilation: tuple[int, ...], padding: str,
+) -> tuple[int, ...] | None:  # fmt: skip
+    """Draw less than the strides, more than 0 for SAME and an even span; often None."""
+    spans = [(k - 1) * d + 1 for k, d in zip(sizes, dilation, strict=True)]
+    least = [int(padding == "same" and span % 2 == 0) for span in spans]
+    if rng.random() < 0.5 or any(low >= s for low, s in zip(least, strides, strict=True)):
+        return None
+    return tuple(int(rng.integers(low, s)) for low, s in zip(least, strides, strict=True))
 
 
 def dense_case(rng: np.random.Generator) -> Case:
@@ -136,93 +188,53 @@ def dense_case(rng: np.random.Generator) -> Case:
     return _case(op, [x, *residual], clip(sum(residual, y)))
 
 
-def pool_case(rng: np.random.Generator) -> Case:
-    """Draw a max or average pooling of which no window lies in the padding alone."""
-    rank = int(rng.choice((1, 2, 2, 3)))
+def pool_case(rng: np.random.Generator, rank: int, is_max: bool) -> Case:
+    """Draw a pooling of which no window lies in the padding alone."""
     space = [int(rng.choice(SIDES[rank])) for _ in range(rank)]
-    sizes, strides, _, padding = _window(rng, space, dilates=False)
+    sizes, strides, _, padding = _window(rng, space, False)
     x = rng.integers(-9, 10, (int(rng.choice(BATCHES)), *space, int(rng.choice(CHANNELS))))
-    pads = _pads(space, sizes, strides, (1,) * rank, padding)
-    windows, inside = _windows(x, sizes, strides, pads)
-    if rng.random() < 0.5:
-        y = np.where(inside, windows, np.iinfo(np.int64).min).max(axis=0)
+    pads = window_pads(space, sizes, strides, (1,) * rank, padding)
+    values, inside = windows(x, sizes, strides, pads)
+    if is_max:
+        y = np.where(inside, values, np.iinfo(np.int64).min).max(axis=0)
         return _case(MaxPool(sizes, strides, padding), [x], _float(y))
-    total, count = np.where(inside, windows, 0).sum(axis=0), inside.sum(axis=0)
+    total, count = np.where(inside, values, 0).sum(axis=0), inside.sum(axis=0)
     return _case(AveragePool(sizes, strides, padding), [x], _float(total) / _float(count))
 
 
-def global_pool_case(rng: np.random.Generator) -> Case:
+def global_pool_case(rng: np.random.Generator, rank: int, is_max: bool) -> Case:
     """Draw a pooling over all pixels."""
-    rank = int(rng.choice((1, 2, 3)))
     space = [int(rng.choice(SIDES[rank])) for _ in range(rank)]
     x = rng.integers(-9, 10, (int(rng.choice(BATCHES)), *space, int(rng.choice(CHANNELS))))
     keepdims, axes = bool(rng.integers(2)), tuple(range(1, rank + 1))
-    if rng.random() < 0.5:
+    if is_max:
         return _case(GlobalMaxPool(rank, keepdims), [x], _float(x.max(axes, keepdims=keepdims)))
     total = _float(x.sum(axes, keepdims=keepdims))
     return _case(GlobalAveragePool(rank, keepdims), [x], total / np.float32(np.prod(space)))
 
 
-def convolve(
-    x: Ints, w: Ints, strides: tuple[int, ...], dilation: tuple[int, ...],
-    pads: list[Pair], groups: int,
-) -> Ints:  # fmt: skip
-    """Return ``y[n, o, oc] = sum over k, c of x[n, o*S + k*D - P, c] * w[k, c, oc]``."""
-    *sizes, depth, OC = w.shape
-    windows, _ = _windows(x, tuple(sizes), strides, pads, dilation)
-    grouped = windows.reshape(*windows.shape[:-1], groups, 1, depth)
-    filters = w.reshape(-1, depth, groups, OC // groups).transpose(0, 2, 1, 3)
-    y = np.zeros((*windows.shape[1:-1], groups, 1, OC // groups), w.dtype)
-    for tap, matrices in zip(grouped, filters, strict=True):
-        y += tap @ matrices
-    return y.reshape(*windows.shape[1:-1], OC)
-
-
-def spread(
-    x: Ints, w: Ints, strides: tuple[int, ...], dilation: tuple[int, ...], padding: str
-) -> Ints:
-    """Return ``y[n, i*S + k*D - P, oc] += x[n, i, c] * w[k, oc, c]``.
-
-    SAME gives ``n * S`` outputs, VALID as many as the windows cover, at least ``n * S``.
-    """
-    *sizes, OC, _ = w.shape
-    axes = list(zip(x.shape[1:-1], sizes, strides, dilation, strict=True))
-    spans = [(k - 1) * d + 1 for _, k, _, d in axes]
-    surplus = [max(span - s, 0) for span, s in zip(spans, strides, strict=True)]
-    full = [n * s + extra for (n, _, s, _), extra in zip(axes, surplus, strict=True)]
-    y = np.zeros((x.shape[0], *full, OC), np.int64)
-    for tap in np.ndindex(*sizes):
+def adaptive_pool_case(rng: np.random.Generator, rank: int, is_max: bool) -> Case:
+    """Draw a pooling to a fixed size: fewer, as many, or more outputs than inputs."""
+    space = [int(rng.choice(SIDES[rank])) for _ in range(rank)]
+    outputs = tuple(int(rng.integers(1, min(n, 9) + 2)) for n in space)
+    x = rng.integers(-9, 10, (int(rng.choice(BATCHES)), *space, int(rng.choice(CHANNELS))))
+    y = np.empty((x.shape[0], *outputs, x.shape[-1]), np.float32)
+    axes = tuple(range(1, rank + 1))
+    for position in np.ndindex(*outputs):
         place = tuple(
-            slice(t * d, t * d + (n - 1) * s + 1, s)
-            for t, (n, _, s, d) in zip(tap, axes, strict=True)
+            slice(math.floor(o * n / out), math.ceil((o + 1) * n / out))
+            for o, n, out in zip(position, space, outputs, strict=True)
         )
-        y[(slice(None), *place)] += x @ w[tap].T
-    if padding == "valid":
-        return y
-    cut = [(extra // 2, n * s) for (n, _, s, _), extra in zip(axes, surplus, strict=True)]
-    return y[(slice(None), *(slice(before, before + length) for before, length in cut))]
+        window = x[(slice(None), *place)]
+        total = window.max(axes) if is_max else window.sum(axes)
+        n_pixels = 1 if is_max else np.prod(window.shape[1:-1])
+        y[(slice(None), *position)] = _float(total) / np.float32(n_pixels)
+    return _case((AdaptiveMaxPool if is_max else AdaptiveAveragePool)(outputs), [x], y)
 
 
-def _windows(
-    x: Ints, sizes: tuple[int, ...], strides: tuple[int, ...], pads: list[Pair],
-    dilation: tuple[int, ...] = (1, 1, 1),
-) -> tuple[Ints, np.ndarray]:  # fmt: skip
-    """Return every tap's view of the padded input, and where it is not padding."""
-    whole = [(0, 0), *pads, (0, 0)]
-    padded, inside = np.pad(x, whole), np.pad(np.ones(x.shape, bool), whole)
-    counts = [
-        (n - (k - 1) * d - 1) // s + 1
-        for n, k, s, d in zip(padded.shape[1:-1], sizes, strides, dilation, strict=False)
-    ]
-    taps = []
-    for tap in np.ndindex(*sizes):
-        axes = zip(tap, strides, dilation, counts, strict=False)
-        place = tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, s, d, n in axes)
-        taps.append((slice(None), *place))
-    return np.stack([padded[t] for t in taps]), np.stack([inside[t] for t in taps])
-
-
-def _window(rng: np.random.Generator, space: list[int], dilates: bool) -> tuple[Any, ...]:
+def _window(
+    rng: np.random.Generator, space: list[int], dilates: bool, *more_modes: str
+) -> tuple[Any, ...]:
     """Draw sizes, strides, dilation and padding that leave at least one window."""
     rank = len(space)
     while True:
@@ -231,29 +243,14 @@ def _window(rng: np.random.Generator, space: list[int], dilates: bool) -> tuple[
         dilation = tuple(rng.integers(1, 4, rank).tolist()) if dilates else (1,) * rank
         if dilates and rng.random() < 0.5:
             dilation = (1,) * rank
-        padding: Any = str(rng.choice(("valid", "same", "same")))
+        padding: Any = str(rng.choice(("valid", "same", "same", *more_modes)))
         if rng.random() < 0.25:
             # Less than the size on either side: no pooling window is all padding.
             padding = tuple((int(rng.integers(k)), int(rng.integers(k))) for k in sizes)
-        pads = _pads(space, sizes, strides, dilation, padding)
+        pads = window_pads(space, sizes, strides, dilation, padding)
         spans = [(k - 1) * d + 1 for k, d in zip(sizes, dilation, strict=True)]
         if all(n + sum(p) >= s for n, p, s in zip(space, pads, spans, strict=True)):
             return sizes, strides, dilation, padding
-
-
-def _pads(
-    space: list[int], sizes: tuple[int, ...], strides: tuple[int, ...],
-    dilation: tuple[int, ...], padding: Any,
-) -> list[Pair]:  # fmt: skip
-    if padding == "valid":
-        return [(0, 0)] * len(space)
-    if padding != "same":
-        return list(padding)
-    pads = []
-    for n, k, s, d in zip(space, sizes, strides, dilation, strict=True):
-        total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
-        pads.append((total // 2, total - total // 2))
-    return pads
 
 
 def _activation(rng: np.random.Generator) -> tuple[Activation | None, Any]:
@@ -282,3 +279,41 @@ def _case(op: Op, inputs: list[Ints], expected: Array, halo_rank: int = 0) -> Ca
 
 def _float(values: Ints) -> Array:
     return values.astype(np.float32)
+
+
+# The Keras class -> how a case of it is drawn.
+DRAWS: dict[str, Callable[[np.random.Generator], Case]] = {
+    "Dense": dense_case,
+    **{f"Conv{rank}D": partial(conv_case, rank=rank) for rank in (1, 2, 3)},
+    **{f"Conv{rank}DTranspose": partial(transpose_case, rank=rank) for rank in (1, 2, 3)},
+    **{f"DepthwiseConv{rank}D": partial(depthwise_case, rank=rank) for rank in (1, 2)},
+    **{f"SeparableConv{rank}D": partial(separable_case, rank=rank) for rank in (1, 2)},
+    **{
+        f"{prefix}{fold}Pooling{rank}D": partial(draw, rank=rank, is_max=fold == "Max")
+        for prefix, draw in (
+            ("", pool_case), ("Global", global_pool_case), ("Adaptive", adaptive_pool_case),
+        )
+        for fold in ("Max", "Average")
+        for rank in (1, 2, 3)
+    },
+}  # fmt: skip
+
+# Classes with many options and kernels come around more often: 3 of 5 are convolutions.
+OFTEN = {
+    "Conv1D": 4, "Conv2D": 5, "Conv3D": 3, "DepthwiseConv1D": 2, "DepthwiseConv2D": 3,
+    "Conv1DTranspose": 2, "Conv2DTranspose": 3, "Conv3DTranspose": 2, "Dense": 3,
+}  # fmt: skip
+TURNS = tuple(name for name in DRAWS for _ in range(OFTEN.get(name, 1)))
+
+# What a run must have seen: every class, and the options that change where numbers lie.
+KINDS = frozenset(DRAWS) | {
+    f"{name} {option}"
+    for names, options in (
+        (("Conv1D",), ("causal",)),
+        (("Conv1D", "Conv2D", "Conv3D"), ("groups",)),
+        ([name for name in DRAWS if "Conv" in name], ("strides", "dilation_rate")),
+        ([n for n in DRAWS if n.endswith("Transpose")], ("output_padding",)),
+        ([n for n in DRAWS if "Conv" in n or n[:3] in ("Max", "Ave")], ("same", "valid")),
+    )
+    for name, option in product(names, options)
+}

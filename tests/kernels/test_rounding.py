@@ -11,7 +11,7 @@ from cnnkern.graph import Array
 from cnnkern.kernels import native, records
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
-from exact_cases import convolve
+from integers import convolve
 from support import graph_of, run_kernels
 
 ISA_IDS = [isa.name for isa in available()]

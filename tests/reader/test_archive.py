@@ -20,7 +20,8 @@ def archive(members=MEMBERS, compression=zipfile.ZIP_STORED):
 
 
 def read(data):
-    config, weights = read_archive(io.BufferedReader(io.BytesIO(data)))
+    config, metadata, weights = read_archive(io.BufferedReader(io.BytesIO(data)))
+    assert metadata == json.loads(MEMBERS[METADATA])
     return config, weights.read()
 
 
