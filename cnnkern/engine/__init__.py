@@ -20,6 +20,7 @@ from .workspace import Workspace
 if TYPE_CHECKING:
     from ..inspect.profile import Profile
 
+FLOAT32 = np.dtype(np.float32)
 MAX_PLANS = 32  # one per input shape; the least recently made is dropped
 
 
@@ -50,11 +51,10 @@ class Model:
         self._optimised = optimise(graph, precision)
         self._constants = Constants()
         self._plans: dict[tuple[tuple[int, ...], ...], _Planned] = {}
-        self._one_input = len(graph.inputs) == 1
+        self._simple: dict[tuple[int, ...], _Planned] = {}  # of one input and one output
         self._structure = graph.output_structure
         if self._structure is None:
             self._structure = flat(len(graph.outputs))
-        self._one_output = self._structure == 0
         self._shapes = graph.shapes()
 
     @property
@@ -97,12 +97,10 @@ class Model:
         DTypeError
             The elements are not real numbers.
         """
-        if self._one_input and type(x) is np.ndarray and x.dtype == np.float32:
-            planned = self._plans.get((x.shape,))
+        if type(x) is np.ndarray and x.dtype is FLOAT32:
+            planned = self._simple.get(x.shape)
             if planned is not None:
-                if self._one_output:
-                    return planned.predict_one(x)
-                return pack(self._structure, planned.predict([x]))
+                return planned.predict_one(x)
         arrays = input_arrays(self.graph, self._shapes, x)
         results = self._planned(tuple(a.shape for a in arrays)).predict(arrays)
         return pack(self._structure, results)
@@ -189,7 +187,10 @@ class Model:
             planned = _Planned(make_plan(self._optimised, inputs, self._constants))
             for oldest in list(self._plans)[: max(len(self._plans) - MAX_PLANS + 1, 0)]:
                 self._plans.pop(oldest, None)
+                self._simple.pop(oldest[0], None)
             self._plans[shapes] = planned
+            if len(shapes) == 1 and self._structure == 0:
+                self._simple[shapes[0]] = planned
         return planned
 
 
@@ -213,22 +214,22 @@ class _Planned:
     def predict_one(self, x: Array) -> Array:
         """The shortest way for one input and one output of float32."""
         workspace = self._take()
-        workspace.inputs[0][...] = x
+        workspace.x[...] = x
         workspace.run()
-        result: Array = workspace.outputs[0].copy()
+        result: Array = workspace.y.copy()
         self._free.append(workspace)
         return result
 
     def _take(self) -> Workspace:
         """Return a free workspace that has room for the current number of threads."""
-        while self._free:
-            try:
+        n_threads = POOL.n_threads
+        try:
+            while True:
                 workspace = self._free.pop()
-            except IndexError:  # another thread took the last one
-                break
-            if workspace.wanted_threads == POOL.n_threads:
-                return workspace
-        return Workspace(self.plan, POOL.n_threads)
+                if workspace.wanted_threads == n_threads:
+                    return workspace
+        except IndexError:  # none is left
+            return Workspace(self.plan, n_threads)
 
 
 def _single(shapes: list[Shape]) -> Shape | list[Shape]:

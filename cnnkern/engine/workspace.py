@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..kernels import native
+from ..kernels import bound, native
 from ..kernels.memory import aligned_empty
 from ..kernels.records import RUN
 from ..plan import Buffer, HostCall, Plan
@@ -29,13 +29,21 @@ class Workspace:
         self.arena = aligned_empty(plan.arena_nbytes)
         self.inputs = [self._view(plan, buffer) for buffer in plan.inputs]
         self.outputs = [self._view(plan, buffer) for buffer in plan.outputs]
+        self.x, self.y = self.inputs[0], self.outputs[0]
         self._run = self._records(plan)
         self._segments = list(self._cut(plan))
         self._serial = native("run_serial", plan.isa)
         self._args = self._run.ctypes.data
+        self.run = self._runner()
 
-    def run(self) -> None:
-        """Compute the outputs from the inputs."""
+    def _runner(self) -> Callable[[], None]:
+        """Return the function that computes the outputs from the inputs."""
+        (begin, end, host_call), *others = self._segments
+        if others or host_call or self.n_threads > 1:
+            return self._run_segments
+        return bound("run_serial", self.plan.isa, self._args, 0, begin, end)
+
+    def _run_segments(self) -> None:
         for begin, end, host_call in self._segments:
             self.run_steps(begin, end)
             if host_call is not None:

@@ -122,6 +122,13 @@ def native(name: str, isa: Isa) -> Callable[[int, int, int, int], None]:
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(address(name, isa))
 
 
+def bound(name: str, isa: Isa, *args: int) -> Callable[[], None]:
+    """Return a kernel as a Python callable with fixed arguments: the shortest call there is."""
+    # Without declared types ctypes takes the ready C integers as they are.
+    function = ctypes.CFUNCTYPE(None)(address(name, isa))
+    return functools.partial(function, *map(ctypes.c_int64, args))
+
+
 def compiled() -> tuple[str, ...]:
     """Return the kernels that this process compiled, as opposed to found in the cache."""
     return tuple(_compiled)

@@ -21,16 +21,27 @@ def row_offset(row, D, H, W, s_n, s_d, s_h, s_w):
     return n * s_n + d * s_d + h * s_h + w * s_w
 
 
+@inline
+def neighbours(p, tile, end):
+    """Return how many tiles from `tile` on are rows x_w and y_w apart."""
+    return min(end - tile, p.W - tile % p.W) if p.chunks == 1 else 1
+
+
 def f32_map(isa: Isa):
     """Return the kernel ``y = function(x)`` for a row function; record MAP."""
 
     def kernel(p, scratch, begin, end):
-        for tile in range(begin, end):
+        tile = begin
+        while tile < end:
             row, first = tile // p.chunks, tile % p.chunks * p.chunk
             n = min(p.chunk, p.run - first)
             x = p.x + 4 * first + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w)
             y = p.y + 4 * first + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
-            call_kernel(p.function, p.function_args, x, y, n)
+            count = neighbours(p, tile, end)
+            for _ in range(count):
+                call_kernel(p.function, p.function_args, x, y, n)
+                x, y = x + p.x_w, y + p.y_w
+            tile += count
 
     return kernel
 
@@ -69,7 +80,7 @@ def _binary(function):
                 b = p.b + row_offset(row, p.D, p.H, p.W, p.b_n, p.b_d, p.b_h, p.b_w)
                 y = p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w) + 4 * first
                 a, b = a + p.a_run * first, b + p.b_run * first
-                count = min(end - tile, p.W - row % p.W) if p.chunks == 1 else 1
+                count = neighbours(p, tile, end)
                 for _ in range(count):
                     if p.a_run == 0:
                         scalar_and_row(floats(a), floats(b), floats(y), n, p)
@@ -114,15 +125,21 @@ def _per_channel(function):
 
     def factory(isa: Isa):
         def kernel(p, scratch, begin, end):
-            for tile in range(begin, end):
+            tile = begin
+            while tile < end:
                 row, first = tile // p.chunks, tile % p.chunks * p.chunk
                 x = p.x + 4 * first + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w)
                 y = p.y + 4 * first + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
-                left = min(p.chunk, p.run - first)
-                copy_row(x, y, left)
-                while left > 0:
-                    pixels(floats(y), min(p.period, left), p)
-                    y, left = y + 4 * p.period, left - p.period
+                n = min(p.chunk, p.run - first)
+                count = neighbours(p, tile, end)
+                for _ in range(count):
+                    copy_row(x, y, n)
+                    done = 0
+                    while done < n:
+                        pixels(floats(y + 4 * done), min(p.period, n - done), p)
+                        done += p.period
+                    x, y = x + p.x_w, y + p.y_w
+                tile += count
 
         return kernel
 
