@@ -1,0 +1,134 @@
+"""Tables, file and picture of what bench_models.py measured."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from peers import OURS, RUNTIMES
+from rich.console import Console
+from rich.table import Table
+
+Facts = dict[str, Any]  # a Row's summary
+COLORS = ["#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#8c8c8c"]
+
+
+def case_of(row: Facts) -> tuple[int, int, str]:
+    """Return batch, threads and model, by which rows are grouped."""
+    return row["batch"], row["threads"], row["model"]
+
+
+def merge(path: Path, rows: list[Facts]) -> list[Facts]:
+    """Add rows to the file, in place of earlier ones of the same cases; return all."""
+    earlier = json.loads(path.read_text())["rows"] if path.exists() else []
+    cases = {case_of(row) for row in rows}
+    merged = [row for row in earlier if case_of(row) not in cases] + rows
+    path.write_text(json.dumps({"rows": merged}, indent=1))
+    return merged
+
+
+def cell(value: float | None, scale: float = 1) -> str:
+    """Format a number to three significant digits; a dash where there is none."""
+    if value is None:
+        return "-"
+    scaled = value * scale
+    return f"{scaled:,.0f}" if scaled >= 100 else f"{scaled:#.3g}"
+
+
+def ratio(row: Facts, rows: list[Facts]) -> float | None:
+    """Return how many times cnnkern's median a row's median is, in the same case."""
+    ours = next((r.get("median") for r in rows if r["runtime"] == OURS), None)
+    return row["median"] / ours if ours and row.get("median") else None
+
+
+def print_case(rows: list[Facts], console: Console) -> None:
+    """Print one case: a runtime per row, and what is wrong with those that have no time."""
+    batch, threads, model = case_of(rows[0])
+    table = Table("runtime", title=f"{model}, batch {batch}, {threads} threads")
+    for heading in (
+        "median ms",
+        "min ms",
+        "x cnnkern",
+        "peak MB",
+        "load s",
+        "first ms",
+        "max|d|",
+    ):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        difference = row["difference"]
+        table.add_row(
+            f"{row['runtime']} {row['version']}",
+            cell(row.get("median"), 1e3), cell(row.get("minimum"), 1e3),
+            cell(ratio(row, rows)), cell(row["peak_bytes"], 1e-6),
+            cell(row["load_seconds"]), cell(row["first_seconds"], 1e3),
+            "-" if difference is None else f"{difference:.0e}",
+        )  # fmt: skip
+    console.print(table)
+    for row in rows:
+        if row["problem"]:
+            console.print(f"{row['runtime']}: {row['problem']}", markup=False, style="dim")
+
+
+def print_ratios(rows: list[Facts], console: Console) -> None:
+    """Print all cases: medians of all runtimes, and the fastest peer's over cnnkern's."""
+    table = Table("model", "batch", "threads", title="median ms; fastest peer / cnnkern")
+    for name in RUNTIMES:
+        table.add_column(name, justify="right")
+    table.add_column("ratio", justify="right", style="bold")
+    for (batch, threads, model), group in groupby(sorted(rows, key=case_of), case_of):
+        case = list(group)
+        medians = {row["runtime"]: row.get("median") for row in case}
+        ratios = [ratio(row, case) for row in case if row["runtime"] != OURS]
+        table.add_row(
+            model, str(batch), str(threads), *(cell(medians.get(n), 1e3) for n in RUNTIMES),
+            cell(min((r for r in ratios if r), default=None)),
+        )  # fmt: skip
+    console.print(table)
+
+
+def plot(rows: list[Facts], path: Path) -> None:
+    """Draw each runtime's time relative to cnnkern's, a panel per batch and thread count."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in rows if row.get("median")]
+    panels = [
+        (key, list(group))
+        for key, group in groupby(sorted(rows, key=case_of), lambda row: case_of(row)[:2])
+    ]
+    n_models = max((len({row["model"] for row in group}) for _, group in panels), default=1)
+    figure = Figure(
+        figsize=(5.5 * max(len(panels), 1), 1.2 + 0.9 * n_models), layout="constrained"
+    )
+    for i, ((batch, threads), group) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        draw_bars(axes, group)
+        axes.set_title(f"batch {batch}, {threads} threads")
+    handles = figure.axes[0].get_legend_handles_labels() if panels else ([], [])
+    figure.legend(*handles, loc="outside lower center", ncols=len(RUNTIMES), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def draw_bars(axes: Any, rows: list[Facts]) -> None:
+    """Draw a group of bars per model, on a logarithmic axis that starts at cnnkern's time."""
+    cases = [list(group) for _, group in groupby(rows, case_of)]
+    peers = [name for name in RUNTIMES if name != OURS]
+    height = 0.85 / len(peers)
+    for k, name in enumerate(peers):
+        bars = [
+            (i + (k - (len(peers) - 1) / 2) * height, ratio(row, case))
+            for i, case in enumerate(cases) for row in case if row["runtime"] == name
+        ]  # fmt: skip
+        places, ratios = zip(*((y, r) for y, r in bars if r), strict=True) if bars else ((), ())
+        widths = [r - 1 for r in ratios]
+        axes.barh(places, widths, height, left=1, color=COLORS[k], label=name)
+        for y, r in zip(places, ratios, strict=True):
+            axes.text(max(r, 1), y, f" {r:.3g}", va="center", fontsize=6)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(cases)), [case[0]["model"] for case in cases])
+    axes.invert_yaxis()
+    axes.set_xlabel("time / time of cnnkern")
+    axes.spines[["top", "right"]].set_visible(False)
