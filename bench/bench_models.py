@@ -85,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="of keras.applications, or own"
+        "names", nargs="*", metavar="NAME", help=f"by default {' '.join(MODELS)}"
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, N_IMAGES])
@@ -94,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--folder", type=Path, default=Path("results/models"))
     parser.add_argument(
-        "--plot", type=Path, help="PNG or SVG; by default models.png in the folder"
+        "--plot", type=Path, help="file of the picture; models.png in the folder"
     )
     parser.add_argument("--report", action="store_true", help="measure nothing")
     return parser.parse_args()

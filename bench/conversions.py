@@ -2,10 +2,10 @@
 
     PYTHONPATH=tests python bench/conversions.py NAME FORMAT TARGET [--batch 16]
 
-``keras`` builds the model with random weights and writes TARGET.keras, and in TARGET.x.npy and
-TARGET.y.npy images and what ``model.predict`` says about them. The other formats read TARGET.keras and
-write TARGET.b<batch>.<format>. Shapes are fixed, because every converter and runtime can
-plan better for them.
+``keras`` builds the model with random weights and writes TARGET.keras, and in TARGET.x.npy
+and TARGET.y.npy images and what ``model.predict`` says about them. The other formats read
+TARGET.keras and write TARGET.b<batch>.<format>. Shapes are fixed, because every converter
+and runtime can plan better for them.
 """
 
 from __future__ import annotations
