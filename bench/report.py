@@ -11,6 +11,7 @@ from peers import OURS, RUNTIMES
 from rich.console import Console
 from rich.table import Table
 
+HEADINGS = ("median ms", "min ms", "x cnnkern", "peak MB", "load s", "first ms", "max|d|")
 Facts = dict[str, Any]  # a Row's summary
 COLORS = ["#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#8c8c8c"]
 
@@ -47,15 +48,7 @@ def print_case(rows: list[Facts], console: Console) -> None:
     """Print one case: a runtime per row, and what is wrong with those that have no time."""
     batch, threads, model = case_of(rows[0])
     table = Table("runtime", title=f"{model}, batch {batch}, {threads} threads")
-    for heading in (
-        "median ms",
-        "min ms",
-        "x cnnkern",
-        "peak MB",
-        "load s",
-        "first ms",
-        "max|d|",
-    ):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for row in rows:
         difference = row["difference"]
@@ -93,39 +86,33 @@ def plot(rows: list[Facts], path: Path) -> None:
     """Draw each runtime's time relative to cnnkern's, a panel per batch and thread count."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in rows if row.get("median")]
     panels = [
-        (key, list(group))
-        for key, group in groupby(sorted(rows, key=case_of), lambda row: case_of(row)[:2])
+        (setting, [list(case) for _, case in groupby(group, case_of)])
+        for setting, group in groupby(sorted(rows, key=case_of), lambda row: case_of(row)[:2])
     ]
-    n_models = max((len({row["model"] for row in group}) for _, group in panels), default=1)
-    figure = Figure(
-        figsize=(5.5 * max(len(panels), 1), 1.2 + 0.9 * n_models), layout="constrained"
-    )
-    for i, ((batch, threads), group) in enumerate(panels):
+    size = (5.5 * len(panels), 1.5 + 0.9 * max(len(cases) for _, cases in panels))  # inches
+    figure = Figure(figsize=size, layout="constrained")
+    for i, ((batch, threads), cases) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
-        draw_bars(axes, group)
+        draw_bars(axes, cases)
         axes.set_title(f"batch {batch}, {threads} threads")
-    handles = figure.axes[0].get_legend_handles_labels() if panels else ([], [])
-    figure.legend(*handles, loc="outside lower center", ncols=len(RUNTIMES), frameon=False)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110)
 
 
-def draw_bars(axes: Any, rows: list[Facts]) -> None:
+def draw_bars(axes: Any, cases: list[list[Facts]]) -> None:
     """Draw a group of bars per model, on a logarithmic axis that starts at cnnkern's time."""
-    cases = [list(group) for _, group in groupby(rows, case_of)]
     peers = [name for name in RUNTIMES if name != OURS]
     height = 0.85 / len(peers)
-    for k, name in enumerate(peers):
-        bars = [
-            (i + (k - (len(peers) - 1) / 2) * height, ratio(row, case))
-            for i, case in enumerate(cases) for row in case if row["runtime"] == name
-        ]  # fmt: skip
-        places, ratios = zip(*((y, r) for y, r in bars if r), strict=True) if bars else ((), ())
-        widths = [r - 1 for r in ratios]
-        axes.barh(places, widths, height, left=1, color=COLORS[k], label=name)
-        for y, r in zip(places, ratios, strict=True):
-            axes.text(max(r, 1), y, f" {r:.3g}", va="center", fontsize=6)
+    for k, (name, color) in enumerate(zip(peers, COLORS, strict=True)):
+        axes.barh([], [], color=color, label=name)
+        for i, case in enumerate(cases):
+            row = next((row for row in case if row["runtime"] == name), None)
+            if row and (times := ratio(row, case)):
+                y = i + (k - (len(peers) - 1) / 2) * height
+                axes.barh(y, times - 1, height, left=1, color=color)
+                axes.text(max(times, 1), y, f" {cell(times)}", va="center", fontsize=6)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(cases)), [case[0]["model"] for case in cases])
