@@ -22,6 +22,9 @@ import numpy as np
 
 N_IMAGES = 16  # the largest batch
 ONNX_OPSET = 18  # the newest that tf2onnx writes
+# Larger weights (of VGG's dense layers) are kept from tf2onnx, which copies constants with
+# every change of the graph and frees none: it would take more than 16 GB.
+DETACHED_BYTES = 16 << 20
 DEFAULT_SIZE = 224
 SIZES = {"InceptionV3": 299, "InceptionResNetV2": 299, "Xception": 299, "NASNetLarge": 331}
 
@@ -102,7 +105,7 @@ def build(name: str, target: Path) -> None:
     np.save(target.with_suffix(".y.npy"), y)
 
 
-def read_concrete(target: Path, batch: int) -> Any:
+def read_frozen(target: Path, batch: int) -> Any:
     """Return the model as a TensorFlow function of one shape, its weights constants."""
     import keras
     import tensorflow as tf
@@ -117,28 +120,51 @@ def read_concrete(target: Path, batch: int) -> Any:
 
 
 def to_onnx(target: Path, batch: int) -> bytes:
-    """Convert by tf2onnx from the frozen graph.
+    """Convert by tf2onnx from the graph with its weights as constants.
 
     ``model.export(format="onnx")`` fails for EfficientNet, whose constants it loses.
     """
     import tf2onnx
+    from onnx import numpy_helper
 
-    frozen = read_concrete(target, batch)
+    frozen = read_frozen(target, batch)
+    graph = frozen.graph.as_graph_def()
+    weights = detach_weights(graph)
     model, _ = tf2onnx.convert.from_graph_def(
-        frozen.graph.as_graph_def(),
-        input_names=[tensor.name for tensor in frozen.inputs],
+        graph,
+        input_names=[*(tensor.name for tensor in frozen.inputs), *weights],
         output_names=[tensor.name for tensor in frozen.outputs],
         opset=ONNX_OPSET,
     )
+    for value in [value for value in model.graph.input if value.name in weights]:
+        model.graph.input.remove(value)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in weights.items()
+    )
     content: bytes = model.SerializeToString()
     return content
+
+
+def detach_weights(graph: Any) -> dict[str, np.ndarray]:
+    """Make inputs of very large constants; return their values by tensor name."""
+    import tensorflow as tf
+
+    weights = {}
+    for node in graph.node:
+        if node.op == "Const" and node.attr["value"].tensor.ByteSize() > DETACHED_BYTES:
+            array = tf.make_ndarray(node.attr["value"].tensor)
+            weights[f"{node.name}:0"] = array
+            node.op = "Placeholder"
+            del node.attr["value"]
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
+    return weights
 
 
 def to_tflite(target: Path, batch: int) -> bytes:
     """Convert by TensorFlow's own converter, without quantisation."""
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([read_concrete(target, batch)])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([read_frozen(target, batch)])
     content: bytes = converter.convert()
     return content
 

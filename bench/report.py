@@ -13,7 +13,10 @@ from rich.table import Table
 
 HEADINGS = ("median ms", "min ms", "x cnnkern", "peak MB", "load s", "first ms", "max|d|")
 Facts = dict[str, Any]  # a Row's summary
-COLORS = ["#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#8c8c8c"]
+COLORS = {
+    "ONNX Runtime": "#4c72b0", "OpenVINO": "#55a868", "LiteRT": "#c44e52", "MNN": "#8172b3",
+    "tf.function": "#ccb974", "model.predict": "#8c8c8c",
+}  # fmt: skip
 
 
 def case_of(row: Facts) -> tuple[int, int, str]:
@@ -85,6 +88,7 @@ def print_ratios(rows: list[Facts], console: Console) -> None:
 def plot(rows: list[Facts], path: Path) -> None:
     """Draw each runtime's time relative to cnnkern's, a panel per batch and thread count."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     panels = [
         (setting, [list(case) for _, case in groupby(group, case_of)])
@@ -96,21 +100,19 @@ def plot(rows: list[Facts], path: Path) -> None:
         axes = figure.add_subplot(1, len(panels), i + 1)
         draw_bars(axes, cases)
         axes.set_title(f"batch {batch}, {threads} threads")
-    handles = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
+    handles = [Patch(color=color, label=name) for name, color in COLORS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110)
 
 
 def draw_bars(axes: Any, cases: list[list[Facts]]) -> None:
     """Draw a group of bars per model, on a logarithmic axis that starts at cnnkern's time."""
-    peers = [name for name in RUNTIMES if name != OURS]
-    height = 0.85 / len(peers)
-    for k, (name, color) in enumerate(zip(peers, COLORS, strict=True)):
-        axes.barh([], [], color=color, label=name)
+    height = 0.85 / len(COLORS)
+    for k, (name, color) in enumerate(COLORS.items()):
         for i, case in enumerate(cases):
             row = next((row for row in case if row["runtime"] == name), None)
             if row and (times := ratio(row, case)):
-                y = i + (k - (len(peers) - 1) / 2) * height
+                y = i + (k - (len(COLORS) - 1) / 2) * height
                 axes.barh(y, times - 1, height, left=1, color=color)
                 axes.text(max(times, 1), y, f" {cell(times)}", va="center", fontsize=6)
     axes.axvline(1, color="black", linewidth=1)
