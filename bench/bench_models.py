@@ -30,7 +30,7 @@ from conversions import N_IMAGES, converted
 from peers import RUNTIMES
 from report import case_of, merge, plot, print_case, print_ratios
 from rich.console import Console
-from turns import Case, measure
+from turns import Case, failure, measure
 
 HERE = Path(__file__).parent
 MODELS = (
@@ -48,13 +48,12 @@ def convert(model: str, format: str, batch: int, target: Path) -> None:
     report = file.with_name(file.name + ".error")
     if file.exists() or report.exists():
         return
-    command = [sys.executable, HERE / "conversions.py", model, format, target]
+    command: list[str | Path] = [sys.executable, HERE / "conversions.py", model, format, target]
     result = subprocess.run(
         [*command, "--batch", str(batch)], capture_output=True, text=True, errors="replace"
     )
     if result.returncode:
-        last = (result.stderr.strip() or "no message").splitlines()[-1]
-        report.write_text(f"exit status {result.returncode}: {last}")
+        report.write_text(failure(result.returncode, result.stderr))
 
 
 def prepare(model: str, batch: int, runtimes: list[str], folder: Path) -> Path:

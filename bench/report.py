@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from peers import OURS, RUNTIMES
 from rich.console import Console
 from rich.table import Table
@@ -29,8 +32,14 @@ def merge(path: Path, rows: list[Facts]) -> list[Facts]:
     earlier = json.loads(path.read_text())["rows"] if path.exists() else []
     cases = {case_of(row) for row in rows}
     merged = [row for row in earlier if case_of(row) not in cases] + rows
-    path.write_text(json.dumps({"rows": merged}, indent=1))
+    path.write_text(json.dumps({"machine": machine(), "rows": merged}, indent=1))
     return merged
+
+
+def machine() -> Facts:
+    """Return what the times depend on."""
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {"processors": names, "python": platform.python_version(), "numpy": np.__version__}
 
 
 def cell(value: float | None, scale: float = 1) -> str:
@@ -63,6 +72,7 @@ def print_case(rows: list[Facts], console: Console) -> None:
             "-" if difference is None else f"{difference:.0e}",
         )  # fmt: skip
     console.print(table)
+    console.print(f"other processes used {rows[0]['others']:.0%} of the CPUs", style="dim")
     for row in rows:
         if row["problem"]:
             console.print(f"{row['runtime']}: {row['problem']}", markup=False, style="dim")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +30,15 @@ PEER_BOUND = 1e-3
 
 class PeerError(Exception):
     """A runtime that is missing, or that fails on this model."""
+
+
+def failure(status: int, log: str) -> str:
+    """Return why a process failed: its signal, or the last line that it wrote."""
+    if status < 0:
+        return f"died by {signal.Signals(-status).name}"
+    return next(
+        (text.strip() for text in reversed(log.split("\n")) if text.strip()), "no message"
+    )
 
 
 class Case(NamedTuple):
@@ -52,22 +63,15 @@ class Row:
     load_seconds: float | None = None
     first_seconds: float | None = None
     peak_bytes: int | None = None
+    others: float = 0  # share of all CPUs that other processes used meanwhile
     seconds: list[float] = field(default_factory=list)
-
-    @property
-    def case(self) -> Case:
-        return Case(self.model, self.threads, self.batch)
-
-    @property
-    def median(self) -> float | None:
-        return float(np.median(self.seconds)) if self.seconds else None
 
     def summary(self) -> dict[str, Any]:
         """Return the row for a file, with statistics in place of every time."""
         facts = asdict(self)
         seconds = facts.pop("seconds")
-        if seconds:
-            facts |= {"median": self.median, "minimum": min(seconds), "calls": len(seconds)}
+        if seconds and not self.problem:
+            facts |= {"median": float(np.median(seconds)), "minimum": min(seconds)}
         return facts
 
 
@@ -83,8 +87,9 @@ class Worker:
         """Let the worker run `calls` calls; return their times and the peak memory."""
         assert self.process.stdin is not None
         self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.write(f"{calls} {warm_seconds}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # the answer tells why
+            self.process.stdin.write(f"{calls} {warm_seconds}\n")
+            self.process.stdin.flush()
         answer = self._answer()
         self.process.send_signal(signal.SIGSTOP)
         return answer
@@ -95,11 +100,8 @@ class Worker:
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
-        status = self.process.wait()
         self._log.seek(0)
-        lines = self._log.read().split("\n")
-        last = next((text for text in reversed(lines) if text.strip()), "no message")
-        raise PeerError(f"exit status {status}: {last.strip()}")
+        raise PeerError(failure(self.process.wait(), self._log.read()))
 
 
 @contextmanager
@@ -108,7 +110,7 @@ def worker(runtime: str, case: Case, target: Path) -> Iterator[Worker]:
     file = converted(target, RUNTIMES[runtime].format, case.batch)
     if not file.exists():
         raise PeerError(f"not converted: {reason(file)}")
-    command = [
+    command: list[str | Path] = [
         sys.executable, HERE / "worker.py", runtime, file, target,
         "--threads", str(case.threads), "--batch", str(case.batch),
     ]  # fmt: skip
@@ -136,37 +138,56 @@ def measure(case: Case, target: Path, runtimes: list[str], rounds: int) -> list[
     Each is started while the others are stopped, so that load and first call are its own.
     """
     rows = [Row(*case, runtime) for runtime in runtimes]
+    busy, own, start = *cpu_seconds(), time.perf_counter()
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
+        takers: list[tuple[Row, Worker, int]] = []
         for row in rows:
-            try:
+            with noted(row):
                 row.version = version(RUNTIMES[row.runtime].package)
                 started = stack.enter_context(worker(row.runtime, case, target))
                 check(row, started)
-                workers[row.runtime] = started
-            except PackageNotFoundError:
-                row.problem = "not installed"
-            except PeerError as error:
-                row.problem = str(error)
-        calls = {name: calls_per_turn(started) for name, started in workers.items()}
+                takers.append((row, started, calls_per_turn(started)))
         for _ in range(rounds):
-            for row in rows:
-                if row.runtime in workers:
-                    answer = workers[row.runtime].turn(calls[row.runtime])
+            for row, started, calls in takers:
+                with noted(row):
+                    answer = started.turn(calls)
                     row.seconds += answer["seconds"]
                     row.peak_bytes = answer["peak_bytes"]
+    busy_after, own_after = cpu_seconds()
+    available = (time.perf_counter() - start) * (os.cpu_count() or 1)
+    for row in rows:
+        row.others = (busy_after - busy - own_after + own) / available
     return rows
+
+
+@contextmanager
+def noted(row: Row) -> Iterator[None]:
+    """Write into the row what keeps its runtime from running."""
+    try:
+        yield
+    except PackageNotFoundError:
+        row.problem = "not installed"
+    except PeerError as error:
+        row.problem = row.problem or str(error)
 
 
 def check(row: Row, started: Worker) -> None:
     """Note what the worker says; raise if its predictions are not those of Keras."""
     for name, value in started.facts.items():
         setattr(row, name, value)
-    if not row.difference < BOUNDS.get(row.runtime, PEER_BOUND):
+    if not started.facts["difference"] < BOUNDS.get(row.runtime, PEER_BOUND):
         raise PeerError(f"wrong result: differs by {row.difference:.1e} of max|y|")
 
 
 def calls_per_turn(started: Worker) -> int:
     """Return how many calls fill a turn."""
-    fastest = min(started.turn(1)["seconds"])
+    fastest: float = min(started.turn(1)["seconds"])
     return min(max(round(TURN_SECONDS / fastest), 1), MAX_CALLS)
+
+
+def cpu_seconds() -> tuple[float, float]:
+    """Return what all processes have used, and this one with its ended children (proc(5))."""
+    first_line = Path("/proc/stat").read_text().partition("\n")[0]
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, first_line.split()[1:])
+    busy = user + nice + system + irq + softirq + steal
+    return busy / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4])
