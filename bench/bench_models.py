@@ -26,10 +26,11 @@ import sys
 from itertools import groupby, product
 from pathlib import Path
 
+from rich.console import Console
+
 from conversions import N_IMAGES, converted
 from peers import RUNTIMES
 from report import case_of, merge, plot, print_case, print_ratios
-from rich.console import Console
 from turns import Case, failure, measure
 
 HERE = Path(__file__).parent

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import OURS, RUNTIMES
 from rich.console import Console
 from rich.table import Table
+
+from peers import OURS, RUNTIMES
 
 HEADINGS = ("median ms", "min ms", "x cnnkern", "peak MB", "load s", "first ms", "max|d|")
 Facts = dict[str, Any]  # a Row's summary

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from conversions import converted
 from peers import OURS, RUNTIMES
 
