@@ -105,6 +105,35 @@ def build(name: str, target: Path) -> None:
     np.save(target.with_suffix(".y.npy"), y)
 
 
+def convertible(model: Any) -> Any:
+    """Return the model, or one that computes the same from what converters know.
+
+    A grouped convolution of one input channel per group is depthwise; Keras' gelu is made of
+    erfc, which ONNX lacks.
+    """
+    import keras
+
+    def copy(layer: Any) -> Any:
+        if getattr(layer, "groups", 1) > 1:
+            return keras.layers.DepthwiseConv2D(
+                layer.kernel_size, layer.strides, layer.padding, activation=layer.activation,
+                depth_multiplier=layer.filters // layer.groups, use_bias=layer.use_bias,
+            )  # fmt: skip
+        if getattr(layer, "activation", None) is keras.activations.gelu:
+            return keras.layers.Activation(
+                lambda x: 0.5 * x * (1 + keras.ops.erf(x / np.float32(2) ** 0.5))
+            )
+        return layer.__class__.from_config(layer.get_config())
+
+    if all(getattr(layer, "groups", 1) == 1 for layer in model.layers):
+        return model
+    result = keras.models.clone_model(model, clone_function=copy)
+    for layer, old in zip(result.layers, model.layers, strict=True):
+        arrays = zip(layer.weights, old.get_weights(), strict=True)
+        layer.set_weights([array.reshape(weight.shape) for weight, array in arrays])
+    return result
+
+
 def read_frozen(target: Path, batch: int) -> Any:
     """Return the model as a TensorFlow function of one shape, its weights constants."""
     import keras
@@ -113,7 +142,7 @@ def read_frozen(target: Path, batch: int) -> Any:
         convert_variables_to_constants_v2,
     )
 
-    model = keras.models.load_model(target.with_suffix(".keras"))
+    model = convertible(keras.models.load_model(target.with_suffix(".keras")))
     spec = tf.TensorSpec((batch, *model.input_shape[1:]), tf.float32, name="x")
     function = tf.function(lambda x: model(x, training=False), input_signature=[spec])
     return convert_variables_to_constants_v2(function.get_concrete_function())
