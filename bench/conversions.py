@@ -211,6 +211,8 @@ def to_mnn(target: Path, batch: int) -> bytes:
         ["mnnconvert", "-f", "TFLITE", "--modelFile", str(source),
          "--MNNModel", str(result), "--bizCode", "bench"]
     )  # fmt: skip
+    if not result.exists():
+        raise ValueError("MNN's converter wrote no file")
     content = result.read_bytes()
     result.unlink()
     return content
