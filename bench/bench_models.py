@@ -4,8 +4,9 @@
         [--threads 1 2] [--batch 1 16] [--rounds 10] [--quick]
 
 The models have random weights that keep activations alive, at their default image sizes.
-They are converted once, into the folder; so are their images and what ``model.predict`` says
-about them, with which every runtime is compared before it is timed. A runtime that is not
+They are converted once, into the folder, beside their images and what ``model.predict`` says
+about them, with which every runtime is compared before it is timed. A failed conversion
+leaves FILE.error and is not tried again while that is there. A runtime that is not
 installed, cannot convert, load or run a model, or is wrong about it has a dash in the table,
 and the reason stands below. ``--rounds 0`` checks and times nothing.
 
