@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all parity bench bench-steps lint clean
+.PHONY: demo test test-all parity bench bench-steps bench-models lint clean
 
 demo: $(VENV)/core.stamp
 	$(BIN)/cnnkern demo
@@ -29,6 +29,10 @@ bench: $(VENV)/bench.stamp
 # Where the time goes in every model of keras.applications.
 bench-steps: $(VENV)/bench.stamp
 	PYTHONPATH=tests $(BIN)/python bench/bench_steps.py
+
+# cnnkern against other runtimes on whole models; the first run converts the models.
+bench-models: $(VENV)/peers.stamp
+	PYTHONPATH=tests $(BIN)/python bench/bench_models.py
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check

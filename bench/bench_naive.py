@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import windows
 
 import cnnkern
+import windows
 from cnnkern import naive
 
 rng = np.random.default_rng(0)

@@ -51,7 +51,7 @@ def build(name: str, rng: np.random.Generator, include_top: bool = True) -> Any:
     if not include_top:
         top = {"include_top": False, "pooling": str(rng.choice(["avg", "max"]))}
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), **top)
-    _spread(model, images(model, CALIBRATION_IMAGES, rng), rng)
+    spread(model, images(model, CALIBRATION_IMAGES, rng), rng)
     return model
 
 
@@ -63,7 +63,7 @@ def images(model: Any, count: int, rng: np.random.Generator) -> np.ndarray:
     return (0.7 * smooth + 0.3 * rng.uniform(0, 255, smooth.shape)).astype(np.float32)
 
 
-def _spread(model: Any, x: np.ndarray, rng: np.random.Generator) -> None:
+def spread(model: Any, x: np.ndarray, rng: np.random.Generator) -> None:
     """Draw scales and offsets, then set the statistics near those of the activations.
 
     Random deep networks are chaotic: they multiply a rounding error as they multiply any
