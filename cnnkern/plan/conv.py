@@ -166,6 +166,8 @@ def _tile_height(pixel_nbytes: int, heights: Sequence[int]) -> int:
 
 
 def _pack_groups(w: Array, b: Array | None, groups: int, isa: Isa) -> np.ndarray:
+    if groups == 1:
+        return pack_panels(w, b, isa)
     N = w.shape[1] // groups
     columns = [slice(g * N, (g + 1) * N) for g in range(groups)]
     return np.concatenate(
