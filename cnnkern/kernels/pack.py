@@ -1,11 +1,22 @@
 """Weights in the order in which the micro-kernel reads them."""
 
+from typing import Protocol
+
 import numpy as np
 
 from ..codegen.isa import Isa
 from .memory import aligned_floats
 
 BLOCK_NBYTES = 1 << 20  # of rows read at a time: they stay in L2 until they are spread
+
+
+class Rows(Protocol):
+    """A matrix of which slices of rows can be had, an array or what reads them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
 
 
 def panel_floats(K: int, isa: Isa) -> int:
@@ -18,7 +29,7 @@ def packed_floats(K: int, N: int, isa: Isa) -> int:
     return (K + 1) * (-(-N // isa.lanes) * isa.lanes)
 
 
-def pack_panels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:
+def pack_panels(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     """Pack a matrix and its bias into panels of NR columns.
 
         panel j:  | b[n] | w[0, n] | w[1, n] | ... | w[K-1, n] |   n = j*NR .. j*NR + NR-1
@@ -29,7 +40,7 @@ def pack_panels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     Parameters
     ----------
     w : float32[K, N]
-        Only its shape and slices of rows are used: it may be read piece by piece.
+        It is taken piece by piece.
     b : float32[N] or None
     """
     K, N = w.shape

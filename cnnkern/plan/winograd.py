@@ -10,6 +10,7 @@ from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.memory import ALIGNMENT, aligned_floats
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
+from ..lazy import Weight
 from ..ops.window import Triple, Window, winograd_tiles
 from .buffer import FLOAT_NBYTES, Buffer, stride_fields
 from .conv import Runs, lower_matrix
@@ -37,7 +38,7 @@ def lower_winograd(
     owner: object,
     x: Buffer,
     y: Buffer,
-    filters: Array,
+    filters: Weight,
     bias: Array | None,
     window: Window,
     epilogue: Epilogue,
@@ -138,7 +139,7 @@ def tiles_per_task(n_tiles: int, C: int, OC: int, isa: Isa) -> int:
     return max(-(-n_tiles // n_blocks), 1)
 
 
-def transform_filters(filters: Array, isa: Isa) -> np.ndarray:
+def transform_filters(filters: Weight, isa: Isa) -> np.ndarray:
     """Return G w G' in float64, rounded once and packed into panels per point.
 
     G evaluates a filter at the interpolation points, divided by the factors that

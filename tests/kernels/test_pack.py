@@ -50,5 +50,5 @@ def test_a_matrix_is_read_in_blocks(monkeypatch: pytest.MonkeyPatch, N: int) -> 
     whole = pack_panels(w, b, GENERIC)
     monkeypatch.setattr("cnnkern.kernels.pack.BLOCK_NBYTES", 4 * 4 * N)
     rows = Rows(w)
-    np.testing.assert_array_equal(pack_panels(rows, b, GENERIC), whole)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(pack_panels(rows, b, GENERIC), whole)
     assert rows.longest == 4
