@@ -104,8 +104,13 @@ def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def _open_file(file: io.BufferedReader, path: str | os.PathLike[str]) -> OpenFile | None:
-    """Return what reads the file later, or None where the system cannot do it safely."""
-    return OpenFile(file.fileno(), os.fsdecode(path)) if CAN_READ_LATER else None
+    """Return what reads the file later, or None where that is not possible."""
+    if not CAN_READ_LATER:
+        return None
+    try:
+        return OpenFile(file.fileno(), os.fsdecode(path))
+    except OSError:  # too many files are open
+        return None
 
 
 def _archive(file: io.BufferedReader, opened: OpenFile | None) -> Iterator[ModelFile]:

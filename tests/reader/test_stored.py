@@ -253,3 +253,13 @@ def test_one_copy_of_the_weights_is_in_memory(tmp_path):
     values = side, n_layers, *(str(tmp_path / f"{name}.keras") for name in ("small", "large"))
     growth = float(run_python(f"SIDE, N_LAYERS, SMALL, LARGE = {values}\n{MEMORY}"))
     assert 0.9 < growth < 1.4, growth
+
+
+@WRITERS
+def test_without_a_second_descriptor_all_is_read_at_once(tmp_path, write, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(24, "Too many open files")
+
+    write(tmp_path / "model")
+    monkeypatch.setattr(os, "dup", refuse)
+    assert type(weight(tmp_path / "model")) is np.ndarray
