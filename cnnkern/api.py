@@ -21,6 +21,10 @@ __all__ = ["NumpyOp", "check", "from_keras", "load", "register_layer", "warmup"]
 def load(path: str | os.PathLike[str], precision: str = "fast") -> Model:
     """Read a ``.keras``, ``.h5`` or ``.hdf5`` file, without TensorFlow or Keras.
 
+    Large weights stay in the file, which the model keeps open, until the first predict
+    packs them for the kernels. A file may be replaced or deleted meanwhile; one whose
+    content was changed in place makes that predict raise ModelFileError.
+
     Parameters
     ----------
     path : str or path-like

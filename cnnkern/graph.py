@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PlanError
+from .lazy import LazyArray
 from .shapes import Pair, Shape
 from .structure import Structure
 
@@ -88,7 +89,7 @@ class Op(ABC):
     def n_params(self) -> int:
         """Number of weights the op holds."""
         values = (getattr(self, field) for field in self.__dataclass_fields__)  # type: ignore[attr-defined]
-        return sum(v.size for v in values if isinstance(v, np.ndarray))
+        return sum(v.size for v in values if isinstance(v, np.ndarray | LazyArray))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ LADDER = (
     {"errors", "shapes", "structure"},
     {"codegen"},
     {"kernels"},
+    {"lazy"},
     {"graph"},
     {"ops"},
     {"arguments", "naive", "passes", "permutes", "reader", "inputs"},

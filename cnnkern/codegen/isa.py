@@ -1,11 +1,17 @@
 """Instruction sets: what the emitter must know about registers, and which one is here."""
 
+from __future__ import annotations
+
 import os
 import platform
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import llvmlite.binding as llvm
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,28 @@ _OTHER_CPUS = {
 }
 
 
+@cache
+def _cpuinfo(file: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Return what Linux tells about the first CPU, or nothing where it tells no flags.
+
+    It spells the features in `Isa.needs` like LLVM, which takes longer to import.
+    """
+    try:
+        with file.open() as lines:  # Linux makes the text while it is read, CPU by CPU
+            pairs = [line.partition(":") for line in takewhile(str.strip, lines)]
+    except OSError:
+        return {}
+    info = {key.strip(): value.strip() for key, _, value in pairs}
+    return info if "flags" in info else {}
+
+
 def cpu_name() -> str:
-    """Return the CPU that code is made for; ``NUMBA_CPU_NAME`` overrides the host's."""
-    return os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+    """Return what identifies the CPU; ``NUMBA_CPU_NAME`` overrides the host's."""
+    if chosen := os.environ.get("NUMBA_CPU_NAME"):
+        return chosen
+    if info := _cpuinfo():
+        return " ".join(info.get(key, "") for key in ("vendor_id", "cpu family", "model"))
+    return _llvm().get_host_cpu_name()
 
 
 @cache
@@ -68,7 +93,16 @@ def cpu_features() -> frozenset[str]:
     """Return the features of `cpu_name()`, LLVM's spelling without the plus sign."""
     if os.environ.get("NUMBA_CPU_NAME"):
         return _OTHER_CPUS.get(cpu_name(), frozenset())
-    return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+    if info := _cpuinfo():
+        return frozenset(info["flags"].split())
+    return frozenset(name for name, on in _llvm().get_host_cpu_features().items() if on)
+
+
+def _llvm() -> Any:
+    """Return LLVM, imported by those who compile and where the system tells no features."""
+    import llvmlite.binding as llvm
+
+    return llvm
 
 
 @cache
@@ -84,11 +118,14 @@ def best() -> Isa:
 
 def target_machine(isa: Isa) -> llvm.TargetMachine:
     """Return the code generator for `isa`: tuned for this CPU where `isa` is its best."""
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     host = isa is best() and not os.environ.get("NUMBA_CPU_NAME")
     features = llvm.get_host_cpu_features().flatten() if host else ""
-    cpu = cpu_name() if isa is best() else isa.cpu
+    native = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+    cpu = native if isa is best() else isa.cpu
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(
         cpu=cpu, features=features, opt=3, reloc="default", codemodel="jitdefault", jit=True

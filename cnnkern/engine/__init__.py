@@ -96,6 +96,8 @@ class Model:
             Rank or an axis differs from `input_shape`.
         DTypeError
             The elements are not real numbers.
+        ModelFileError
+            Weights must be read from the model's file, which was changed after loading.
         """
         if type(x) is np.ndarray and x.dtype is FLOAT32:
             planned = self._simple.get(x.shape)
@@ -126,6 +128,8 @@ class Model:
             Rank or an axis differs from `input_shape`.
         DTypeError
             The elements are not real numbers.
+        ModelFileError
+            As in a call.
         """
         size = 32 if batch_size is None else batch_size
         if type(size) is not int or size < 1:

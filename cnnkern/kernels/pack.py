@@ -1,9 +1,22 @@
 """Weights in the order in which the micro-kernel reads them."""
 
+from typing import Protocol
+
 import numpy as np
 
 from ..codegen.isa import Isa
 from .memory import aligned_floats
+
+BLOCK_NBYTES = 1 << 20  # of rows read at a time: they stay in L2 until they are spread
+
+
+class Rows(Protocol):
+    """A matrix of which slices of rows can be had, an array or what reads them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
 
 
 def panel_floats(K: int, isa: Isa) -> int:
@@ -16,7 +29,7 @@ def packed_floats(K: int, N: int, isa: Isa) -> int:
     return (K + 1) * (-(-N // isa.lanes) * isa.lanes)
 
 
-def pack_panels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:
+def pack_panels(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     """Pack a matrix and its bias into panels of NR columns.
 
         panel j:  | b[n] | w[0, n] | w[1, n] | ... | w[K-1, n] |   n = j*NR .. j*NR + NR-1
@@ -27,33 +40,54 @@ def pack_panels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     Parameters
     ----------
     w : float32[K, N]
+        It is taken piece by piece.
     b : float32[N] or None
     """
     K, N = w.shape
-    NR = isa.tile_columns
-    full = N // NR * NR
     packed = aligned_floats(packed_floats(K, N, isa))
-    panels, last = np.split(packed, [full * (K + 1)])
-    _fill(panels.reshape(full // NR, K + 1, NR), w[:, :full], b)
-    if full < N:
-        _fill(last.reshape(1, K + 1, -1), w[:, full:], None if b is None else b[full:])
+    panels = split_panels(packed, K, N, isa)
+    write_rows(panels, np.zeros((1, N), np.float32) if b is None else b.reshape(1, N), 0)
+    step = max(BLOCK_NBYTES // (4 * max(N, 1)), 1)
+    for k in range(0, K, step):
+        write_rows(panels, w[k : k + step], k + 1)
     return packed
 
 
-def _fill(panels: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
-    """Write a matrix and its bias into ``float32[panels, K + 1, columns]``, zeros beyond N."""
-    n_panels, _, width = panels.shape
-    K, N = w.shape
-    is_partial = n_panels * width > N
-    if is_partial:
-        panels[...] = 0
-        panels[0, 1:, :N] = w
-    else:
-        panels[:, 1:] = w.reshape(K, n_panels, width).transpose(1, 0, 2)
-    bias = np.zeros(n_panels * width, np.float32)
-    if b is not None:
-        bias[:N] = b[:N]
-    panels[:, 0] = bias.reshape(n_panels, width)
+def split_panels(packed: np.ndarray, K: int, N: int, isa: Isa) -> tuple[np.ndarray, np.ndarray]:
+    """Return views of packed matrices: the full panels, and the last one.
+
+    Parameters
+    ----------
+    packed : float32[..., packed_floats(K, N)]
+
+    Returns
+    -------
+    float32[..., N // NR, K + 1, NR], float32[..., K + 1, columns]
+        The last panel has no columns where all panels are full. Those beyond N are set to
+        zero; nothing else is.
+    """
+    NR, outer = isa.tile_columns, packed.shape[:-1]
+    full = N // NR * NR
+    panels, last = np.split(packed, [full * (K + 1)], axis=-1)
+    last = last.reshape(*outer, K + 1, last.shape[-1] // (K + 1))
+    last[..., N - full :] = 0
+    return panels.reshape(*outer, full // NR, K + 1, NR), last
+
+
+def write_rows(panels: tuple[np.ndarray, np.ndarray], rows: np.ndarray, at: int) -> None:
+    """Write rows ``at ...`` of the panels that `split_panels` returned; row 0 is the bias.
+
+    Parameters
+    ----------
+    rows : [..., n_rows, N]
+    """
+    full, last = panels
+    n_panels, _, NR = full.shape[-3:]
+    *outer, n_rows, N = rows.shape
+    split = n_panels * NR
+    by_panel = rows[..., :split].reshape(*outer, n_rows, n_panels, NR)
+    full[..., at : at + n_rows, :] = np.swapaxes(by_panel, -3, -2)
+    last[..., at : at + n_rows, : N - split] = rows[..., split:]
 
 
 def pack_channels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:

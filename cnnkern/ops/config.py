@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Protocol
 
 from ..errors import ModelFileError, UnsupportedLayerError
 from ..graph import Array
+from ..lazy import Weight
 
 MAX_INT = 2**31 - 1  # TensorFlow holds sizes, strides and dilations as int32
 _REQUIRED = object()
@@ -31,6 +32,10 @@ class Weights(Protocol):
 
         The shape is compared before a single element is read.
         """
+        ...
+
+    def defer(self, name: str, shape: Sequence[int]) -> Weight:
+        """Return the next array like `take`, but maybe lazy: for large filters."""
         ...
 
     def skip(self, name: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..graph import Array, Halo, Op
+from ..lazy import Scaled, Weight
 from ..shapes import Pair, Shape, product
 from .activation import Activation, with_activation
 from .common import (
@@ -60,7 +61,7 @@ class SlidingFilter(Op):
     adds_residual : input 1, of the output's shape, is added before the activation
     """
 
-    filter: Array
+    filter: Weight
     bias: Array | None = None
     strides: tuple[int, ...] = (1, 1)
     padding: Padding = "valid"
@@ -109,8 +110,9 @@ class SlidingFilter(Op):
     def reference(self, *inputs: Array) -> Array:
         x, *residual = inputs
         y = np.zeros(known(self.infer_shape(*(i.shape for i in inputs))), np.float32)
+        w = np.asarray(self.filter)
         for tap, outputs, reads in taps(x.shape[1:-1], *self.window):
-            y[outputs] += self.multiply(x[reads], self.filter[tap])
+            y[outputs] += self.multiply(x[reads], w[tap])
         return epilogue(y, self.bias, residual, self.activation)
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
@@ -162,7 +164,8 @@ class Conv(SlidingFilter):
         options = take_window(config, rank, *(("causal",) if rank == 1 else ()))
         check_strides(config, options)
         sizes = config.ints("kernel_size", rank)
-        filter = weights.take("kernel", (*sizes, C // groups, OC))
+        take = weights.take if groups == C else weights.defer  # depthwise ones are small
+        filter = take("kernel", (*sizes, C // groups, OC))
         bias = weights.take("bias", (OC,)) if config.flag("use_bias", True) else None
         config.ignore_training("kernel", "bias")
         return with_activation(config, cls(filter, bias, groups=groups, **options))
@@ -184,7 +187,7 @@ class Conv(SlidingFilter):
     def scaled(self, scale: Array, shift: Array) -> Conv:
         """Return the op whose result is ``y * scale + shift``, float32[OC] each."""
         bias = shift if self.bias is None else self.bias * scale + shift
-        return replace(self, filter=self.filter * scale, bias=bias)
+        return replace(self, filter=Scaled(self.filter, scale), bias=bias)
 
     @property
     def is_depthwise(self) -> bool:
@@ -216,7 +219,7 @@ class Conv(SlidingFilter):
         x, *residual = inputs
         window = Window(self.strides, self.dilation_rate, self.paddings(x.shape[1:-1]))
         if self.is_depthwise and not self.adds_residual:
-            filters = self.filter.reshape(*self.sizes, self.groups, 1)
+            filters = np.asarray(self.filter).reshape(*self.sizes, self.groups, 1)
             lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
         elif self.may_transform and self.uses_winograd(x.shape[1:-1]):
             lowering.winograd(

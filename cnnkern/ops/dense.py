@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..graph import Array, Op
+from ..lazy import Scaled, Weight
 from ..shapes import Shape, product
 from .activation import Activation, with_activation
 from .common import axis_length, expect_inputs
@@ -39,7 +40,7 @@ class Dense(Op):
 
     keras_classes: ClassVar = ("keras.layers>Dense",)
 
-    weight: Array
+    weight: Weight
     bias: Array | None = None
     activation: Activation | None = None
     adds_residual: bool = False
@@ -51,7 +52,7 @@ class Dense(Op):
         C = axis_length(config, shapes[0], -1)
         units = config.integer("units")
         config.ignore_training("kernel", "bias")
-        weight = weights.take("kernel", (C, units))
+        weight = weights.defer("kernel", (C, units))
         bias = weights.take("bias", (units,)) if config.flag("use_bias", True) else None
         return with_activation(config, cls(weight, bias))
 
@@ -67,7 +68,7 @@ class Dense(Op):
     def scaled(self, scale: Array, shift: Array) -> Dense:
         """Return the op whose result is ``y * scale + shift``, float32[units] each."""
         bias = shift if self.bias is None else self.bias * scale + shift
-        return replace(self, weight=self.weight * scale, bias=bias)
+        return replace(self, weight=Scaled(self.weight, scale), bias=bias)
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         expect_inputs("Dense", shapes, 2 if self.adds_residual else 1)
@@ -83,7 +84,7 @@ class Dense(Op):
     def reference(self, *inputs: Array) -> Array:
         self.infer_shape(*(i.shape for i in inputs))
         x, *residual = inputs
-        return epilogue(x @ self.weight, self.bias, residual, self.activation)
+        return epilogue(x @ np.asarray(self.weight), self.bias, residual, self.activation)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         x, *residual = inputs

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from ..graph import Array, Op
 from ..shapes import Shape, product
 from .activation import with_activation
@@ -73,12 +75,13 @@ class DepthwiseConv(SlidingFilter):
         """Return the op whose result is ``y * scale + shift``, float32[C*CM] each."""
         bias = shift if self.bias is None else self.bias * scale + shift
         scales = scale.reshape(self.filter.shape[-2:])
-        return replace(self, filter=self.filter * scales, bias=bias)
+        return replace(self, filter=np.asarray(self.filter) * scales, bias=bias)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
         window = Window(self.strides, self.dilation_rate, self.paddings(x.shape[1:-1]))
-        lowering.depthwise(self, x, output, self.filter, self.bias, window, self.activation)
+        filters = np.asarray(self.filter)
+        lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return super().flops(*shapes) // self.in_channels
@@ -87,6 +90,6 @@ class DepthwiseConv(SlidingFilter):
 def _pointwise(config: LayerConfig, weights: Weights, C: int) -> Conv:
     ones = (1,) * spatial_rank(config.class_name)
     OC = config.integer("filters")
-    filter = weights.take("pointwise_kernel", (*ones, C, OC))
+    filter = weights.defer("pointwise_kernel", (*ones, C, OC))
     bias = weights.take("bias", (OC,)) if config.flag("use_bias", True) else None
     return Conv(filter, bias, strides=ones, dilation_rate=ones)

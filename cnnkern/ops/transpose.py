@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..graph import Array, Halo, Op
+from ..lazy import Scaled, Weight
 from ..shapes import Shape, dilated_size, product
 from .activation import Activation, with_activation
 from .common import by_rank, expect_channels, input_channels, known, spatial_rank
@@ -43,7 +44,7 @@ class ConvTranspose(Op):
 
     keras_classes: ClassVar = by_rank("Conv{}DTranspose")
 
-    filter: Array
+    filter: Weight
     bias: Array | None = None
     strides: tuple[int, ...] = (1, 1)
     padding: str = "valid"
@@ -61,7 +62,7 @@ class ConvTranspose(Op):
         options = take_window(config, rank)
         check_strides(config, options)
         sizes = config.ints("kernel_size", rank)
-        filter = weights.take("kernel", (*sizes, OC, C))
+        filter = weights.defer("kernel", (*sizes, OC, C))
         bias = weights.take("bias", (OC,)) if config.flag("use_bias", True) else None
         config.choice("groups", (1,), 1)  # Keras 2 writes it
         config.ignore_training("kernel", "bias")
@@ -108,15 +109,16 @@ class ConvTranspose(Op):
     def reference(self, *inputs: Array) -> Array:
         (x,) = inputs
         y = np.zeros(known(self.infer_shape(x.shape)), np.float32)
+        w = np.asarray(self.filter)
         window = (self.sizes, self.strides, self.dilation_rate, self.padding)
         for tap, reads, writes in taps(y.shape[1:-1], *window):
-            y[writes] += x[reads] @ self.filter[tap].T
+            y[writes] += x[reads] @ w[tap].T
         return epilogue(y, self.bias, (), self.activation)
 
     def scaled(self, scale: Array, shift: Array) -> ConvTranspose:
         """Return the op whose result is ``y * scale + shift``, float32[OC] each."""
         bias = shift if self.bias is None else self.bias * scale + shift
-        return replace(self, filter=self.filter * scale[:, None], bias=bias)
+        return replace(self, filter=Scaled(self.filter, scale[:, None]), bias=bias)
 
     def window(self, *shapes: tuple[int, ...]) -> Window:
         """Return the window of the convolution from the output to the input."""

@@ -11,6 +11,7 @@ import numpy as np
 from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.pack import pack_panels, packed_floats, panel_floats
+from ..lazy import Weight
 from ..ops.window import Triple, Window, lift
 from .buffer import FLOAT_NBYTES, Address, Buffer, Strides, stride_fields
 from .epilogue import NO_EPILOGUE, Epilogue
@@ -34,7 +35,7 @@ def lower_conv(
     owner: object,
     x: Buffer,
     y: Buffer,
-    filters: Array,
+    filters: Weight,
     bias: Array | None,
     window: Window,
     groups: int = 1,
@@ -165,8 +166,10 @@ def _tile_height(pixel_nbytes: int, heights: Sequence[int]) -> int:
     return max(h for h in heights if h < L1_WAYS)  # a way is left for the filters
 
 
-def _pack_groups(w: Array, b: Array | None, groups: int, isa: Isa) -> np.ndarray:
-    N = w.shape[1] // groups
+def _pack_groups(w: Weight, b: Array | None, groups: int, isa: Isa) -> np.ndarray:
+    if groups == 1:
+        return pack_panels(w, b, isa)
+    w, N = np.asarray(w), w.shape[1] // groups
     columns = [slice(g * N, (g + 1) * N) for g in range(groups)]
     return np.concatenate(
         [pack_panels(w[:, c], None if b is None else b[c], isa).ravel() for c in columns]

@@ -13,6 +13,7 @@ from ..errors import PlanError
 from ..graph import NO_HALO, Array, Halo
 from ..kernels import KERNELS, address
 from ..kernels.memory import aligned
+from ..lazy import Weight
 from ..ops.activation import Activation
 from ..ops.resize import Taps
 from ..ops.window import Window, lift
@@ -139,7 +140,7 @@ class Lowering:
         owner: object,
         x: Buffer,
         y: Buffer,
-        filters: Array,
+        filters: Weight,
         bias: Array | None,
         window: Window | None = None,
         groups: int = 1,
@@ -160,7 +161,7 @@ class Lowering:
         owner: object,
         x: Buffer,
         y: Buffer,
-        filters: Array,
+        filters: Weight,
         bias: Array | None,
         window: Window,
         activation: Activation | None = None,
@@ -197,7 +198,7 @@ class Lowering:
         owner: object,
         x: Buffer,
         y: Buffer,
-        filters: Array,
+        filters: Weight,
         bias: Array | None,
         window: Window,
         activation: Activation | None = None,

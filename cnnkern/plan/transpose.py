@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.pack import pack_panels
+from ..lazy import Weight
 from ..ops.window import Window, lift
+from ..shapes import product
 from .buffer import Buffer, Strides
 from .conv import Runs, lower_matrix
 from .epilogue import Epilogue
@@ -54,7 +57,7 @@ def lower_transpose(
     owner: object,
     x: Buffer,
     y: Buffer,
-    filters: Array,
+    filters: Weight,
     bias: Array | None,
     window: Window,
     epilogue: Epilogue,
@@ -68,23 +71,32 @@ def lower_transpose(
         Of the convolution from y to x; its reach beyond x is present as the halo of x.
     """
     *taps, OC, C = filters.shape
-    lifted = filters.reshape(*lift(taps, 1), OC, C)
+    lengths = lift(taps, 1)
     strides, dilation = lift(window.strides, 1), lift(window.dilation, 1)
-    axes = zip(lifted.shape[:3], strides, dilation, window.before, strict=True)
+    axes = zip(lengths, strides, dilation, window.before, strict=True)
     for phase in combinations(*(phases(*axis) for axis in axes)):
         outputs = _outputs(y, phase, strides)
         if 0 in outputs.dims:
             continue
-        chosen = lifted[np.ix_(*(p.taps for p in phase))]
-        matrix = chosen.transpose(0, 1, 2, 4, 3).reshape(-1, OC)
+        n_taps = product(tuple(len(p.taps) for p in phase))
         lower_matrix(
             lowering, x.address, x.strides, outputs,
             lowering.constant(
                 owner, f"panels of phase {[p.first for p in phase]}",
-                partial(pack_panels, matrix, bias, lowering.isa),
+                partial(_pack_phase, filters, bias, phase, lowering.isa),
             ),
-            matrix.shape, Runs(_offsets(x.strides, phase), C, 0), (1, 1, 1), 1, epilogue,
+            (n_taps * C, OC), Runs(_offsets(x.strides, phase), C, 0), (1, 1, 1), 1, epilogue,
         )  # fmt: skip
+
+
+def _pack_phase(
+    filters: Weight, bias: Array | None, phase: Sequence[Phase], isa: Isa
+) -> np.ndarray:
+    """Pack the taps of a phase as one matrix ``float32[n_taps * C, OC]``."""
+    *taps, OC, C = filters.shape
+    lifted = np.asarray(filters).reshape(*lift(taps, 1), OC, C)
+    chosen = lifted[np.ix_(*(p.taps for p in phase))]
+    return pack_panels(chosen.transpose(0, 1, 2, 4, 3).reshape(-1, OC), bias, isa)
 
 
 def _outputs(y: Buffer, phase: Sequence[Phase], strides: Sequence[int]) -> Buffer:

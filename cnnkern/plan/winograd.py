@@ -9,7 +9,8 @@ import numpy as np
 from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.memory import ALIGNMENT, aligned_floats
-from ..kernels.pack import pack_panels, packed_floats, panel_floats
+from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
+from ..lazy import Weight
 from ..ops.window import Triple, Window, winograd_tiles
 from .buffer import FLOAT_NBYTES, Buffer, stride_fields
 from .conv import Runs, lower_matrix
@@ -26,6 +27,9 @@ L2_NBYTES = 1 << 20
 CHUNK_NBYTES = 4 << 20  # V and M of a chunk: they pass through the L3 cache
 LINE_FLOATS = 16
 MIN_TASKS = 8  # enough for several threads to end together
+# Filter elements transformed at a time: their 36 points stay in L2, and the product is small
+# enough that BLAS does not wake its threads.
+ELEMENTS_PER_BLOCK = 768
 INTERPOLATION = (0.75, -0.75, 1.5, -1.5)  # of codegen/winograd.py, without 0 and infinity
 
 
@@ -34,7 +38,7 @@ def lower_winograd(
     owner: object,
     x: Buffer,
     y: Buffer,
-    filters: Array,
+    filters: Weight,
     bias: Array | None,
     window: Window,
     epilogue: Epilogue,
@@ -135,23 +139,33 @@ def tiles_per_task(n_tiles: int, C: int, OC: int, isa: Isa) -> int:
     return max(-(-n_tiles // n_blocks), 1)
 
 
-def transform_filters(filters: Array, isa: Isa) -> np.ndarray:
+def transform_filters(filters: Weight, isa: Isa) -> np.ndarray:
     """Return G w G' in float64, rounded once and packed into panels per point.
 
     G evaluates a filter at the interpolation points, divided by the factors that
     `codegen.winograd` leaves out of the input transform.
     """
+    *_, C, OC = filters.shape
+    G = _filter_transform()
+    factors = np.kron(G, G)
+    taps = np.asarray(filters).reshape(9, C, OC)
+    packed = aligned_floats(POINTS * packed_floats(C, OC, isa)).reshape(POINTS, -1)
+    panels = split_panels(packed, C, OC, isa)
+    write_rows(panels, np.zeros((POINTS, 1, OC), np.float32), 0)
+    step = max(ELEMENTS_PER_BLOCK // max(OC, 1), 1)
+    for c in range(0, C, step):
+        block = taps[:, c : c + step].astype(np.float64)
+        points = factors @ block.reshape(9, -1)
+        write_rows(panels, points.reshape(POINTS, -1, OC), c + 1)
+    return packed
+
+
+def _filter_transform() -> np.ndarray:
+    """Return G, float64[6, 3]."""
     points = np.array((0.0, *INTERPOLATION))
     gaps = points[:, None] - points[None, :] + np.eye(len(points))
     G = np.vander(points, 3, increasing=True) / gaps.prod(axis=1)[:, None]
-    G = np.vstack([G, [0.0, 0.0, 1.0]])
-    *_, C, OC = filters.shape
-    taps = filters.reshape(9, C * OC).astype(np.float64)
-    packed = aligned_floats(POINTS * packed_floats(C, OC, isa)).reshape(POINTS, -1)
-    for point, factors in enumerate(np.kron(G, G)):
-        u = (factors @ taps).astype(np.float32)
-        packed[point] = pack_panels(u.reshape(C, OC), None, isa)
-    return packed
+    return np.vstack([G, [0.0, 0.0, 1.0]])
 
 
 def _padded_bias(bias: Array | None, length: int) -> np.ndarray:

@@ -27,7 +27,8 @@ class Window(io.RawIOBase):
     """Bytes `[start, start + size)` of another file, as a read-only file."""
 
     def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
+        self.start, self.size = start, size
+        self._file, self._at = file, 0
 
     def readable(self) -> bool:
         return True
@@ -39,14 +40,14 @@ class Window(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         self._at = max(origin + offset, 0)
         return self._at
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        count = max(min(len(view), self._size - self._at), 0)
-        self._file.seek(self._start + self._at)
+        count = max(min(len(view), self.size - self._at), 0)
+        self._file.seek(self.start + self._at)
         n_read = self._file.readinto(view[:count])
         self._at += n_read
         return n_read

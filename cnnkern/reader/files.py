@@ -2,7 +2,8 @@
 
 The format follows from the content. HDF5 is trusted with nothing: every step of a path must
 be a hard link, and an array is read only after its type, layout, filters, shape and size
-have been checked. h5py is imported when a file is read.
+have been checked. Large float32 arrays are then left where they stand (`stored`). h5py is
+imported when a file is read.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import numpy as np
 
 from ..errors import CnnkernError, ModelFileError, ResourceLimitError
 from ..graph import Array, as_array
-from .archive import MAX_RATIO, MAX_WEIGHT_BYTES, SMALL_BYTES, read_archive
+from ..lazy import Weight
+from .archive import MAX_RATIO, MAX_WEIGHT_BYTES, SMALL_BYTES, Window, read_archive
 from .chunks import DEFLATE, FLETCHER32, SHUFFLE, read_chunks
 from .config import ModelSpec
 from .heap import GuardedFile
 from .jsontext import MAX_JSON_BYTES, parse_json
 from .legacy import LegacySource
+from .stored import CAN_READ_LATER, FileArray, OpenFile, Region
 from .weights import Group, KerasSource, Source, StoredArray
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -35,6 +38,7 @@ WITH_ARCHITECTURE = (
     "build the model in Keras and call cnnkern.from_keras(model, weights=path) with "
     "the file of weights"
 )
+DEFERRED_BYTES = 256 << 10  # small models need not keep their file open
 MAX_ATTRIBUTE_BYTES = 16 << 20  # 10,000 names of the greatest length, in fixed-size strings
 MAX_ATTRIBUTE_ITEMS = 20_000  # a text of any length can stand behind each item
 
@@ -62,10 +66,11 @@ def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
     with open_file(path) as file:
         magic = file.read(len(HDF5_MAGIC))
         file.seek(0)
+        opened = _open_file(file, path)
         if magic.startswith(ZIP_MAGIC):
-            yield from _archive(file)
+            yield from _archive(file, opened)
         elif magic == HDF5_MAGIC:
-            yield from _legacy(file)
+            yield from _legacy(file, opened)
         elif magic.lstrip().startswith(b"{"):
             raise ModelFileError(f"a JSON file is no whole model: {WITH_ARCHITECTURE}")
         else:
@@ -98,10 +103,20 @@ def _open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
         raise ModelFileError(f"cannot be opened: {reason}") from error
 
 
-def _archive(file: io.BufferedReader) -> Iterator[ModelFile]:
+def _open_file(file: io.BufferedReader, path: str | os.PathLike[str]) -> OpenFile | None:
+    """Return what reads the file later, or None where that is not possible."""
+    if not CAN_READ_LATER:
+        return None
+    try:
+        return OpenFile(file.fileno(), os.fsdecode(path))
+    except OSError:  # too many files are open
+        return None
+
+
+def _archive(file: io.BufferedReader, opened: OpenFile | None) -> Iterator[ModelFile]:
     config, metadata, weights = read_archive(file)
     version = metadata.get("keras_version")
-    with weights, open_hdf5(weights) as root:
+    with weights, open_hdf5(weights, _region(weights, opened)) as root:
         yield ModelFile(
             config,
             lambda spec: KerasSource(root, spec),
@@ -109,8 +124,8 @@ def _archive(file: io.BufferedReader) -> Iterator[ModelFile]:
         )
 
 
-def _legacy(file: io.BufferedReader) -> Iterator[ModelFile]:
-    with open_hdf5(file) as root:
+def _legacy(file: io.BufferedReader, opened: OpenFile | None) -> Iterator[ModelFile]:
+    with open_hdf5(file, _region(file, opened)) as root:
         text = root.text("model_config")
         if text is None:
             raise ModelFileError(f"the HDF5 file has no model_config: {_what_instead(root)}")
@@ -130,15 +145,27 @@ def _what_instead(root: Hdf5Group) -> str:
     return "it holds no Keras model"
 
 
+def _region(weights: io.BufferedIOBase, opened: OpenFile | None) -> Region | None:
+    """Return where an HDF5 file stands in the model file; None if it is in memory only."""
+    if opened is None or not isinstance(weights, io.BufferedReader):
+        return None
+    if isinstance(weights.raw, Window):
+        return Region(opened, weights.raw.start, weights.raw.size)
+    return Region(opened, 0, os.fstat(weights.fileno()).st_size)
+
+
 @contextmanager
-def open_hdf5(file: io.BufferedIOBase) -> Iterator[Hdf5Group]:
-    """Open the HDF5 file that another file, open for reading, holds."""
+def open_hdf5(file: io.BufferedIOBase, region: Region | None = None) -> Iterator[Hdf5Group]:
+    """Open the HDF5 file that another file, open for reading, holds.
+
+    With its `region`, large arrays may be read after both are closed.
+    """
     import h5py
 
     with _hdf5_errors("HDF5 file"):
         root = h5py.File(GuardedFile(file), "r")
     try:
-        yield Hdf5Group(root, _Budget(MAX_WEIGHT_BYTES), "/")
+        yield Hdf5Group(root, _Storage(MAX_WEIGHT_BYTES, region), "/")
     finally:
         with _hdf5_errors("HDF5 file"):
             root.close()
@@ -158,11 +185,11 @@ def _hdf5_errors(what: str) -> Iterator[None]:
         raise ModelFileError(f"damaged {what}: {str(error)[:200]}") from error
 
 
-class _Budget:
-    """The bytes that all arrays of one file may take."""
+class _Storage:
+    """What all arrays of one file share: the bytes that they may take, and their place."""
 
-    def __init__(self, nbytes: int) -> None:
-        self._left = nbytes
+    def __init__(self, nbytes: int, region: Region | None) -> None:
+        self._left, self.region = nbytes, region
 
     def spend(self, nbytes: int) -> None:
         self._left -= nbytes
@@ -173,8 +200,8 @@ class _Budget:
 class Hdf5Group:
     """A group of an HDF5 file, entered through hard links only."""
 
-    def __init__(self, group: Any, budget: _Budget, path: str) -> None:
-        self._group, self._budget, self._path = group, budget, path
+    def __init__(self, group: Any, storage: _Storage, path: str) -> None:
+        self._group, self._storage, self._path = group, storage, path
 
     def names(self) -> list[str]:
         """Return the names of the members."""
@@ -188,7 +215,7 @@ class Hdf5Group:
         found = self._walk(path)
         if found is not None and not isinstance(found, h5py.Group):
             raise ModelFileError(f"{self._where(path)} is not a group")
-        return None if found is None else Hdf5Group(found, self._budget, self._where(path))
+        return None if found is None else Hdf5Group(found, self._storage, self._where(path))
 
     def array(self, path: str) -> StoredArray:
         """Return the array at a path, its type, layout and filters checked."""
@@ -199,7 +226,7 @@ class Hdf5Group:
         if not isinstance(found, h5py.Dataset):
             raise ModelFileError(f"array {where!r} is missing")
         with _hdf5_errors(f"array {where!r}"):
-            return _checked_array(found, where, self._budget)
+            return _checked_array(found, where, self._storage)
 
     def text(self, name: str) -> str | None:
         """Return a text attribute, or None."""
@@ -254,13 +281,12 @@ class Hdf5Group:
             if not isinstance(found, h5py.Group):
                 return None
             with _hdf5_errors(f"group {self._where(path)!r}"):
-                link = found.get(name, getlink=True)
-                if link is None:
+                links, key = found.id.links, name.encode()
+                if not links.exists(key):
                     return None
-                if not isinstance(link, h5py.HardLink):
-                    raise ModelFileError(
-                        f"{self._where(path)!r} is a {type(link).__name__}, not stored here"
-                    )
+                if links.get_info(key).type != h5py.h5l.TYPE_HARD:
+                    kind = type(found.get(name, getlink=True)).__name__
+                    raise ModelFileError(f"{self._where(path)!r} is a {kind}, not stored here")
                 found = found[name]
         return found
 
@@ -284,24 +310,55 @@ class _Hdf5Array:
     shape: tuple[int, ...]
     filters: tuple[int, ...]
     where: str
-    budget: _Budget
+    storage: _Storage
 
     def read(self) -> Array:
         """Return the elements as float32."""
-        with _hdf5_errors(f"type of array {self.where!r}"):
-            dtype = self.dataset.dtype
-        if dtype.kind != "f" or dtype.itemsize not in FLOAT_BYTES:
-            raise ModelFileError(f"array {self.where!r} has type {dtype}, it must be float")
-        self.budget.spend(math.prod(self.shape) * dtype.itemsize)
+        self._spend()
         with _hdf5_errors(f"array {self.where!r}"), np.errstate(over="ignore"):
+            in_file = self._in_file()
+            if in_file is not None:
+                return in_file.read()
             if self.filters:
                 values = read_chunks(self.dataset, self.filters)
             else:
                 values = self.dataset[()]
             return as_array(values).reshape(self.shape)
 
+    def defer(self) -> Weight:
+        """Return the elements, or a large array that reads them from the file later."""
+        with _hdf5_errors(f"array {self.where!r}"):
+            in_file = self._in_file()
+        if in_file is None or 4 * in_file.size < DEFERRED_BYTES:
+            return self.read()
+        self._spend()
+        return in_file
 
-def _checked_array(dataset: Any, where: str, budget: _Budget) -> _Hdf5Array:
+    def _spend(self) -> None:
+        """Refuse types other than float, and more bytes than the file may have."""
+        with _hdf5_errors(f"type of array {self.where!r}"):
+            dtype = self.dataset.dtype
+        if dtype.kind != "f" or dtype.itemsize not in FLOAT_BYTES:
+            raise ModelFileError(f"array {self.where!r} has type {dtype}, it must be float")
+        self.storage.spend(math.prod(self.shape) * dtype.itemsize)
+
+    def _in_file(self) -> FileArray | None:
+        """Return the array where it stands in the file, or None unless it is float32 there."""
+        import h5py
+
+        region, dataset = self.storage.region, self.dataset.id
+        is_contiguous = dataset.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
+        if region is None or self.filters or not is_contiguous:
+            return None
+        offset = dataset.get_offset()
+        if offset is None or not dataset.get_type().equal(h5py.h5t.IEEE_F32LE):
+            return None
+        if offset + 4 * math.prod(self.shape) > region.nbytes:
+            raise ModelFileError(f"array {self.where!r} ends behind the file")
+        return FileArray(region.file, region.start + offset, self.shape)
+
+
+def _checked_array(dataset: Any, where: str, storage: _Storage) -> _Hdf5Array:
     import h5py
 
     options = dataset.id.get_create_plist()
@@ -321,4 +378,4 @@ def _checked_array(dataset: Any, where: str, budget: _Budget) -> _Hdf5Array:
     stored = dataset.id.get_storage_size()
     if nbytes > (max(MAX_RATIO * stored, SMALL_BYTES) if filters else stored):
         raise ModelFileError(f"array {where!r} claims {nbytes} bytes that are not stored")
-    return _Hdf5Array(dataset, tuple(shape), filters, where, budget)
+    return _Hdf5Array(dataset, tuple(shape), filters, where, storage)

@@ -129,6 +129,8 @@ class _Rehearsal:
         self._names.append(name)
         return np.zeros(tuple(shape), np.float32)
 
+    defer = take
+
     def skip(self, name: str) -> None:
         self._names.append(name)
 

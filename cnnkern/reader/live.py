@@ -91,6 +91,8 @@ class _Variable:
     def read(self) -> Array:
         return as_array(self.numpy()).reshape(self.shape)
 
+    defer = read  # the variable may change
+
 
 def _variables(layer: Any) -> list[_Variable]:
     import keras

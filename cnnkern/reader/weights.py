@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..errors import ModelFileError
 from ..graph import Array
+from ..lazy import Weight
 from ..ops.config import Weights
 from ..shapes import product
 from .config import LayerSpec, ModelSpec
@@ -25,6 +26,10 @@ class StoredArray(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def read(self) -> Array: ...
+
+    def defer(self) -> Weight:
+        """Return the elements, or what reads them when they are needed."""
+        ...
 
 
 class Group(Protocol):
@@ -83,13 +88,20 @@ class WeightQueue:
 
     def take(self, name: str, shape: Sequence[int]) -> Array:
         """Return the next array as float32; raise ModelFileError unless it has `shape`."""
+        return self._fitting(name, shape).read()
+
+    def defer(self, name: str, shape: Sequence[int]) -> Weight:
+        """Return the next array like `take`; its elements may be read later."""
+        return self._fitting(name, shape).defer()
+
+    def _fitting(self, name: str, shape: Sequence[int]) -> StoredArray:
         stored = self._next(name)
         if stored.shape != tuple(shape):
             raise ModelFileError(
                 f"{self._title}: weight {name!r} has shape {stored.shape}, "
                 f"the configuration needs {tuple(shape)}"
             )
-        return stored.read()
+        return stored
 
     def skip(self, name: str) -> None:
         """Pass over the next array without reading it."""
@@ -175,7 +187,8 @@ class KerasSource:
             found.sort(key=lambda pair: pair[0])
             self._groups.update(zip(indices, (group for _, group in found), strict=True))
 
-    def _group(self, index: int) -> Group | None:
+    def _variables(self, index: int) -> Group | None:
+        """Return the group of a layer's own arrays, which may name the layer."""
         layer, group = self._spec.layers[index], self._groups.get(index)
         variables = None if group is None else group.group("vars")
         if variables is not None:
@@ -184,24 +197,25 @@ class KerasSource:
                 raise ModelFileError(
                     f"{title(layer)}: its weights belong to layer {name[:80]!r}"
                 )
-        return group
+        return variables
 
     def weights(self, index: int) -> LayerWeights:
         """Return ``vars/0``, ``vars/1``, ... of a layer."""
-        layer, group = self._spec.layers[index], self._group(index)
-        variables = None if group is None else group.group("vars")
+        layer, variables = self._spec.layers[index], self._variables(index)
         if variables is None:
             return WeightQueue(title(layer), ())
-        names = [str(count) for count in range(len(variables.names()))]
-        if set(variables.names()) != set(names):
+        found = variables.names()
+        names = [str(count) for count in range(len(found))]
+        if set(found) != set(names):
             raise ModelFileError(f"{title(layer)}: its weights are not numbered from 0")
         return WeightQueue(title(layer), [variables.array(name) for name in names])
 
     def nested(self, index: int) -> Source:
         """Return the source of a nested model."""
-        layer, group = self._spec.layers[index], self._group(index)
+        layer = self._spec.layers[index]
         assert layer.model is not None
-        return KerasSource(group, layer.model)
+        self._variables(index)
+        return KerasSource(self._groups.get(index), layer.model)
 
 
 def _holds_arrays(group: Group) -> bool:

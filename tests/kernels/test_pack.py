@@ -29,3 +29,26 @@ def test_sizes(N: int) -> None:
     assert packed.size == packed_floats(3, N, GENERIC)
     assert packed.sum() == 4 * N
     assert panel_floats(3, GENERIC) == packed_floats(3, GENERIC.tile_columns, GENERIC)
+
+
+class Rows:
+    """A matrix that can only be read in slices of rows."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape = values, values.shape
+        self.longest = 0
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        self.longest = max(self.longest, rows.stop - rows.start)
+        return self.values[rows]
+
+
+@pytest.mark.parametrize("N", [8, 19])
+def test_a_matrix_is_read_in_blocks(monkeypatch: pytest.MonkeyPatch, N: int) -> None:
+    w = np.random.default_rng(0).standard_normal((11, N), np.float32)
+    b = np.arange(N, dtype=np.float32)
+    whole = pack_panels(w, b, GENERIC)
+    monkeypatch.setattr("cnnkern.kernels.pack.BLOCK_NBYTES", 4 * 4 * N)
+    rows = Rows(w)
+    np.testing.assert_array_equal(pack_panels(rows, b, GENERIC), whole)
+    assert rows.longest == 4

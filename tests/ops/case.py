@@ -65,6 +65,8 @@ class ListWeights:
             raise ModelFileError(f"weight {name!r} of shape {tuple(shape)} is missing")
         return self.arrays.pop(0)
 
+    defer = take
+
     def skip(self, name: str) -> None:
         del self.arrays[0]
 

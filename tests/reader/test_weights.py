@@ -15,6 +15,8 @@ class Stored:
     def read(self):
         return np.float32([self.value])
 
+    defer = read
+
 
 class Folder:
     """A group made of a dictionary; a number is an array, `name` an attribute."""
