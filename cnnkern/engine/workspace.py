@@ -89,7 +89,7 @@ class Workspace:
         self._steps = plan.step_table()
         self._steps["args"] = self._words.ctypes.data + 8 * starts
         self._scratch = aligned_empty(self.n_threads * plan.scratch_nbytes)
-        self._counters = aligned_empty(2 * LINE * len(plan.steps))
+        self._counters = aligned_empty((self.n_threads + 1) * LINE * len(plan.steps))
         run = np.zeros(1, RUN)
         run["steps"], run["counters"] = self._steps.ctypes.data, self._counters.ctypes.data
         run["scratch"], run["scratch_nbytes"] = self._scratch.ctypes.data, plan.scratch_nbytes

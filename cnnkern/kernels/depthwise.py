@@ -1,6 +1,6 @@
 """Depthwise convolution: every channel has filters of its own.
 
-    for each task:  one row of output pixels (n, od, oh)
+    for each task:  one row of output pixels (n, od, oh), a block of channels
         for each tile of output pixels, for each channel vector:  codegen/depthwise.py
 
 The filters of all channels and the input rows of a task stay in the L2 cache.
@@ -24,22 +24,26 @@ def _depthwise(taps: int, stride: int):
         LANES = isa.lanes
 
         def kernel(p, scratch, begin, end):
-            for row in range(begin, end):
+            n_rows = p.OH * p.OD * p.N
+            for task in range(begin, end):
+                row, c0 = task % n_rows, task // n_rows * p.channels_per_task
+                C = min(p.channels_per_task, p.C - c0)
                 oh, od, n = row % p.OH, row // p.OH % p.OD, row // (p.OH * p.OD)
-                x_row = p.x + n * p.x_n + od * p.x_d + oh * p.x_h
-                y_row = p.y + n * p.y_n + od * p.y_d + oh * p.y_h
+                x_row = p.x + n * p.x_n + od * p.x_d + oh * p.x_h + 4 * c0
+                y_row = p.y + n * p.y_n + od * p.y_d + oh * p.y_h + 4 * c0
+                filters = p.filters + c0 * p.filter_nbytes
                 ow = 0
                 while ow < p.OW:
                     width = 0
-                    for c in range(0, p.C, LANES):
+                    for c in range(0, C, LANES):
                         width = tile(
                             p.OW - ow,
                             x_row + ow * p.x_w + 4 * c, p.x_pixel, p.runs, p.n_runs,
-                            p.filters + c * p.filter_nbytes,
-                            y_row + ow * p.y_w + 4 * c, p.y_w, p.C - c, p.lo, p.hi,
+                            filters + c * p.filter_nbytes,
+                            y_row + ow * p.y_w + 4 * c, p.y_w, C - c, p.lo, p.hi,
                         )  # fmt: skip
                     if p.activate:
-                        activate_pixels(p, y_row + ow * p.y_w, width)
+                        activate_pixels(p, y_row + ow * p.y_w, width, C)
                     ow += width
 
         return kernel
@@ -48,14 +52,14 @@ def _depthwise(taps: int, stride: int):
 
 
 @inline
-def activate_pixels(p, y, n_pixels):
-    """Apply the epilogue's row function in place to neighbouring pixels."""
-    if p.y_w == 4 * p.C:
-        call_kernel(p.activate, p.activate_args, y, y, n_pixels * p.C)
+def activate_pixels(p, y, n_pixels, C):
+    """Apply the epilogue's row function in place to C channels of neighbouring pixels."""
+    if p.y_w == 4 * C:
+        call_kernel(p.activate, p.activate_args, y, y, n_pixels * C)
         return
     for pixel in range(n_pixels):
         address = y + pixel * p.y_w
-        call_kernel(p.activate, p.activate_args, address, address, p.C)
+        call_kernel(p.activate, p.activate_args, address, address, C)
 
 
 f32_depthwise_k3s1 = _depthwise(3, 1)

@@ -1,6 +1,7 @@
 """The loop that runs a plan: call each step's kernel, by address, over its tiles.
 
-A thread claims tiles until none is left and waits until all are finished. Nobody waits
+A thread claims tiles, of its own share first, until none is left and waits until all are
+finished. Nobody waits
 for a helper to arrive: one that is late finds the tiles gone, or the door closed. The
 caller closes the door and waits until the helpers inside have left, because the run's
 memory is its own; the door outlives every run.
@@ -47,17 +48,16 @@ def lead_run(isa: Isa):
 
     def kernel(p, run_address, begin, end):
         run = record_at(run_address, RUN)
-        words = integers(run.counters)
-        for s in range(begin, end):
-            words[2 * s * (LINE // 8)] = 0
-            words[(2 * s + 1) * (LINE // 8)] = 0
+        lines = run.n_threads + 1
+        for line in range(begin * lines, end * lines):
+            integers(run.counters + line * LINE)[0] = 0
         p.run = run_address
         p.begin = begin
         p.end = end
         p.cpu = current_cpu()
         p.sequence += 1
         atomic_add(p.state, -CLOSED)
-        take_part(run, run.scratch, begin, end)
+        take_part(run, 0, begin, end)
         atomic_add(p.state, CLOSED)
         spins = 0
         while atomic_load(p.state) != CLOSED:
@@ -85,7 +85,7 @@ def help_runs(isa: Isa):
                 helper.is_crowded = p.cpu >= 0 and p.cpu == current_cpu()
                 run = record_at(p.run, RUN)
                 if thread < run.n_threads and not helper.is_crowded:
-                    take_part(run, run.scratch + thread * run.scratch_nbytes, p.begin, p.end)
+                    take_part(run, thread, p.begin, p.end)
                 idle = patience if helper.is_crowded else 0
             atomic_add(p.state, -1)
 
@@ -93,27 +93,36 @@ def help_runs(isa: Isa):
 
 
 @inline
-def take_part(p, scratch, begin, end):
+def take_part(p, thread, begin, end):
     """Run steps begin .. end together with whoever else does."""
     mode = flush_denormals()
     for s in range(begin, end):
-        run_step(p, scratch, s)
+        run_step(p, thread, s)
     restore_mode(mode)
 
 
 @inline
-def run_step(p, scratch, s):
-    """Claim and run tiles of step `s`; return when all its tiles are finished."""
+def run_step(p, thread, s):
+    """Claim and run tiles of step `s`; return when all its tiles are finished.
+
+    Each thread begins with a share of its own, the same part of every step's tiles: what it
+    wrote in one step it finds in its own cache in the next one. Then it helps the others.
+    """
     step = record_at(p.steps + s * STEP_NBYTES, STEP)
-    next_tile = p.counters + 2 * s * LINE
-    finished = next_tile + LINE
+    counters = p.counters + s * (p.n_threads + 1) * LINE
+    finished = counters + p.n_threads * LINE
+    scratch = p.scratch + thread * p.scratch_nbytes
     mine = 0
-    begin = atomic_add(next_tile, step.grain)
-    while begin < step.n_tiles:
-        end = min(begin + step.grain, step.n_tiles)
-        call_kernel(step.kernel, step.args, scratch, begin, end)
-        mine += end - begin
-        begin = atomic_add(next_tile, step.grain)
+    for i in range(p.n_threads):
+        owner = (thread + i) % p.n_threads
+        first = owner * step.n_tiles // p.n_threads
+        share = (owner + 1) * step.n_tiles // p.n_threads - first
+        begin = atomic_add(counters + owner * LINE, step.grain)
+        while begin < share:
+            end = min(begin + step.grain, share)
+            call_kernel(step.kernel, step.args, scratch, first + begin, first + end)
+            mine += end - begin
+            begin = atomic_add(counters + owner * LINE, step.grain)
     if mine:
         atomic_add(finished, mine)
     spins = 0

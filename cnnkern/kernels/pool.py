@@ -54,22 +54,27 @@ def _pool(fold, window):
 
 
 def _global_pool(fold):
-    """Return the factory of a kernel that folds all pixels; record GLOBAL_POOL.
+    """Return the factory of a kernel that folds blocks of whole rows; record GLOBAL_POOL.
 
-    A tile is one (n, channel block); pixels are taken in order, whatever the blocks.
+    A tile is one (n, row block, channel block); pixels are taken in order.
     """
 
     def factory(isa: Isa):
         tile = fold_call(isa, fold)
 
         def kernel(p, scratch, begin, end):
-            count = np.float32(p.D * p.H * p.W)
             for task in range(begin, end):
-                n, c = task // p.channel_blocks, task % p.channel_blocks * p.channels_per_task
+                c = task % p.channel_blocks * p.channels_per_task
+                block = task // p.channel_blocks % p.row_blocks
+                n = task // (p.channel_blocks * p.row_blocks)
                 stop = min(c + p.channels_per_task, p.C)
+                h = block * p.rows_per_task
+                H = min(p.rows_per_task, p.H - h)
+                x_block = p.x + n * p.x_n + h * p.x_h
+                y_block = p.y + n * p.y_n + block * p.y_block
                 while c < stop:
-                    x, y = p.x + n * p.x_n + 4 * c, p.y + n * p.y_n + 4 * c
-                    c += tile(x, p.D, p.H, p.W, p.x_d, p.x_h, p.x_w, y, stop - c, count)
+                    x, y = x_block + 4 * c, y_block + 4 * c
+                    c += tile(x, p.D, H, p.W, p.x_d, p.x_h, p.x_w, y, stop - c, p.count)
 
         return kernel
 

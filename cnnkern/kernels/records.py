@@ -44,7 +44,7 @@ DEPTHWISE = _record(
     "x", "y", "filters",
     "filter_nbytes",  # packed filters per channel
     "runs", "n_runs", "x_pixel",
-    "OD", "OH", "OW", "C",
+    "N", "OD", "OH", "OW", "C", "channels_per_task",
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
     "activate", "activate_args",
@@ -125,11 +125,13 @@ UNFOLD = _record(
     "x_n", "x_h", "x_w", "y_w",
 )  # fmt: skip
 
-# One vector of C results per image.
+# One vector of C results per image and block of rows; a mean is divided by `count`.
 GLOBAL_POOL = _record(
     "x", "y",
-    "D", "H", "W", "C", "channels_per_task", "channel_blocks",
-    "x_n", "x_d", "x_h", "x_w", "y_n",
+    "D", "H", "W", "C",
+    "channels_per_task", "channel_blocks", "rows_per_task", "row_blocks",
+    "x_n", "x_d", "x_h", "x_w", "y_n", "y_block",
+    floats=("count",),
 )  # fmt: skip
 
 # Rows of `run` floats that are normalised each by itself.
@@ -183,7 +185,7 @@ STEP_NBYTES = STEP.itemsize
 
 RUN = _record(
     "steps",  # table of STEP
-    "counters",  # two cache lines per step: next tile, finished tiles
+    "counters",  # cache lines per step: the next tile of each thread's share, finished tiles
     "scratch", "scratch_nbytes", "n_threads",  # one piece per thread
 )  # fmt: skip
 

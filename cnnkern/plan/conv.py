@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # and the input rows of the task stay in L2 beside it.
 ROWS_PER_TASK = 112
 # Tasks of a step: enough for several threads to end together.
-MIN_TASKS = 8
+MIN_TASKS = 16
 # Below this many multiply-adds a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
 PAGE = 4096  # L1d sets repeat at this distance: 32 KiB, 8 ways
@@ -104,7 +104,10 @@ def lower_matrix(
     batch, OD, OH, OW, _ = y.dims
     M = batch * OD * OH * OW
     lowering.flops = flops or 2 * K * OC * M
-    blocks = _blocks(M, -(-N // isa.tile_columns), 2 * K * OC * M, groups, isa.heights[0])
+    blocks = _blocks(
+        M, -(-N // isa.tile_columns), 2 * K * OC * M, groups, isa.heights[0],
+        by_rows=M * (runs.length + N) > K * N and MIN_TASKS * isa.heights[0] <= M,
+    )  # fmt: skip
     lowering.scratch(3 * 8 * (blocks["rows_per_task"] + isa.heights[0]))
     x_pixel = [s * step for s, step in zip(x_strides[1:], steps, strict=True)]
     optional: dict[str, Any] = {}
@@ -142,11 +145,17 @@ def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> tuple[tuple[int,
     return tuple(offsets), run_len
 
 
-def _blocks(M: int, panels: int, flops: int, groups: int, MR: int) -> dict[str, int]:
-    """Cut M rows and N panels into tasks: whole tiles, panels only where rows are few."""
+def _blocks(
+    M: int, panels: int, flops: int, groups: int, MR: int, by_rows: bool
+) -> dict[str, int]:
+    """Cut M rows and N panels into tasks: whole tiles, panels only where rows are few.
+
+    Tasks of some rows and all panels leave the next step its input in the same core's cache,
+    but every core then reads all filters: `by_rows` says that these are the smaller part.
+    """
     rows = min(ROWS_PER_TASK, max(-(-M // MR), 1) * MR)
     wanted = max(min(MIN_TASKS, flops // MIN_TASK_FLOPS), 1)
-    while rows > 2 * MR and -(-M // rows) * groups < wanted:
+    while rows > (1 if by_rows else 2) * MR and -(-M // rows) * groups < wanted:
         rows = -(-rows // 2 // MR) * MR
     row_blocks = max(-(-M // rows), 1)
     panel_blocks = min(-(-wanted // (row_blocks * groups)), panels)

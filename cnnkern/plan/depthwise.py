@@ -15,6 +15,8 @@ from .epilogue import Epilogue
 if TYPE_CHECKING:
     from .lowering import Lowering
 
+MIN_ROWS = 8  # enough tasks for several threads to end together
+CHANNEL_BLOCKS = 4
 # (taps along W, stride along W) that have a kernel of their own.
 TUNED_WINDOWS = ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
 
@@ -46,9 +48,11 @@ def lower_depthwise(
     batch, OD, OH, OW, _ = y.dims
     K = sizes[0] * sizes[1] * sizes[2]
     lowering.flops = 2 * K * C * batch * OD * OH * OW
+    channels = _channels_per_task(C, batch * OD * OH, lowering.isa.lanes)
+    blocks = -(-C // channels)
     lowering.call(
         name,
-        batch * OD * OH,
+        batch * OD * OH * blocks,
         x=x.address + -corner, y=y.address,
         filters=lowering.constant(
             owner, "filters", lambda: pack_channels(filters.reshape(K, C), bias, lowering.isa)
@@ -56,10 +60,17 @@ def lower_depthwise(
         filter_nbytes=FLOAT_NBYTES * (K + 1),
         runs=lowering.table(runs), n_runs=len(runs),
         x_pixel=x_step[2] if run_taps == 1 else x.strides[3],
-        OD=OD, OH=OH, OW=OW, C=C,
+        N=batch, OD=OD, OH=OH, OW=OW, C=C, channels_per_task=channels,
         **stride_fields("x", (x.strides[0], *x_step)), **stride_fields("y", y.strides),
         activate=epilogue.activate, activate_args=epilogue.activate_args, **epilogue.bounds,
     )  # fmt: skip
+
+
+def _channels_per_task(C: int, n_rows: int, lanes: int) -> int:
+    """Cut the channels where there are few rows: several threads shall end together."""
+    vectors = -(-C // lanes)
+    blocks = 1 if n_rows >= MIN_ROWS else min(CHANNEL_BLOCKS, vectors)
+    return -(-vectors // blocks) * lanes
 
 
 def _kernel(KW: int, SW: int, DW: int) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from ..kernels.memory import aligned
 from ..lazy import Weight
 from ..ops.activation import Activation
 from ..ops.resize import Taps
-from ..ops.window import Window, lift
+from ..ops.window import Window
 from ..shapes import product
 from .buffer import ABSOLUTE, Address, Buffer, pixels, stride_fields
 from .conv import lower_conv
@@ -25,13 +25,13 @@ from .dot import lower_dot
 from .elementwise import constant, lower_affine, lower_binary, lower_map, lower_standardize
 from .epilogue import Epilogue
 from .move import lower_move
+from .pool import lower_global_pool, lower_pool
 from .resample import lower_repeats, lower_resampling
 from .rows import lower_group_norm, lower_rows, norm_fields
 from .transpose import lower_transpose
 from .winograd import lower_winograd
 
 MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
-CHANNELS_PER_TASK = 64  # of a global pooling: whole cache lines, their sums in registers
 
 
 @dataclass(frozen=True)
@@ -219,17 +219,7 @@ class Lowering:
         self, kernel: str, x: Buffer, y: Buffer, sizes: Sequence[int], window: Window
     ) -> None:
         """Append a pooling over windows."""
-        _, OD, OH, OW, _ = y.dims
-        self.call(
-            kernel,
-            y.dims[0] * OD * OH,
-            x=x.address, y=y.address, OD=OD, OH=OH, OW=OW,
-            **dict(zip("DHWC", x.dims[1:], strict=True)),
-            **dict(zip(("KD", "KH", "KW"), lift(sizes, 1), strict=True)),
-            **dict(zip(("SD", "SH", "SW"), lift(window.strides, 1), strict=True)),
-            **dict(zip(("PD", "PH", "PW"), window.before, strict=True)),
-            **stride_fields("x", x.strides), **stride_fields("y", y.strides),
-        )  # fmt: skip
+        lower_pool(self, kernel, x, y, sizes, window)
 
     def unfold(self, x: Buffer, y: Buffer, sizes: Sequence[int], window: Window) -> None:
         """Append im2col on a 2D input into a dense `y`."""
@@ -247,16 +237,7 @@ class Lowering:
 
     def global_pool(self, kernel: str, x: Buffer, y: Buffer) -> None:
         """Append a pooling over all pixels of each channel."""
-        N, *_, C = x.dims
-        blocks = -(-C // CHANNELS_PER_TASK)
-        self.call(
-            kernel,
-            N * blocks,
-            x=x.address, y=y.address,
-            channels_per_task=CHANNELS_PER_TASK, channel_blocks=blocks,
-            **dict(zip("DHWC", x.dims[1:], strict=True)),
-            **stride_fields("x", x.strides), y_n=y.strides[0],
-        )  # fmt: skip
+        lower_global_pool(self, kernel, x, y)
 
     def affine(
         self,

@@ -121,9 +121,9 @@ def _lower_steps(
         T = max(count // MIN_TASKS, 1)
         fields |= {"first": first, "patches": count, "patches_per_task": T}
         lowering.call("f32_winograd_input", -(-count // T), **fields)
-        rows = Buffer((count, OCP), m.address, (fields["m_tile"], 0, 0, 0))
+        rows = Buffer((1, count, OCP), m.address, (0, 0, 0, fields["m_tile"]))
         lower_matrix(
-            lowering, v.address, (fields["v_tile"], 0, 0, 0), rows, panels,
+            lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, panels,
             (C, POINTS * OCP), Runs((0,), C, fields["v_point"]), (1, 1, 1), POINTS, NO_EPILOGUE,
             y_group=fields["m_point"], flops=flops * count // n_tiles,
         )  # fmt: skip
