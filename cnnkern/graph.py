@@ -64,6 +64,15 @@ class Op(ABC):
         """Append the kernel calls that compute `output` from `inputs`."""
         raise PlanError(f"{type(self).__name__} has no kernel")
 
+    def view(self, x: Buffer, shape: tuple[int, ...]) -> Buffer | None:
+        """Return the output, of this shape, as a part of its input's storage, if it is one."""
+        return x.reshape(shape) if self.is_view and x.is_dense else None
+
+    @property
+    def overwritten_input(self) -> int | None:
+        """The input over which the output may be written."""
+        return 0 if self.in_place else None
+
     def permuted(self, order: Axes) -> Op | None:
         """Return the op `g` with ``f(transpose(x, order)) = transpose(g(x), order)``.
 

@@ -1,14 +1,10 @@
-"""Vector code of the Winograd transforms F(4x4, 3x3): one tile, one channel vector.
+"""Vector code of the Winograd transforms F(m x m, 3x3): one tile, one channel vector.
 
-    V = B' d B      36 points of a 6 x 6 input patch
-    Y = A' M A      a 4 x 4 output patch from 36 points
-
-Interpolation points 0, a, -a, b, -b, infinity (Lavin and Gray, "Fast algorithms for
-convolutional neural networks", 2016, takes a = 1, b = 2). With a = 3/4, b = 3/2 all
-squares are exact in float32 and the error against float64 is less than half as large
-(Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution for
-deep neural networks", 2018, on the choice of points).
+V = B' d B      points of an (m+2) x (m+2) input patch
+Y = A' M A      an m x m output patch from as many points
 """
+
+from functools import reduce
 
 from llvmlite import ir
 from numba import types
@@ -16,10 +12,8 @@ from numba.extending import intrinsic
 
 from .isa import Isa
 from .simd import Simd
+from .transform import Transform
 from .vector import F32, I64, VOID
-
-POINTS = (0.75, 1.5)  # a, b
-PATCH, TILE = 6, 4  # inputs and outputs per axis
 
 INPUT_ARGUMENTS = ("x", "x_h", "x_w", "v", "v_point", "n_valid")
 OUTPUT_ARGUMENTS = (
@@ -31,7 +25,7 @@ OUTPUT_ARGUMENTS = (
 )  # fmt: skip
 
 
-def input_transform(isa: Isa):
+def input_transform(isa: Isa, size: Transform):
     """Return ``transform(*INPUT_ARGUMENTS)``; lanes beyond `n_valid` become zero."""
 
     @intrinsic
@@ -41,7 +35,9 @@ def input_transform(isa: Isa):
             with builder.if_else(is_full) as branches:
                 for branch, is_masked in zip(branches, (False, True), strict=True):
                     with branch:
-                        builder.call(_input_function(builder.module, isa, is_masked), args)
+                        builder.call(
+                            _input_function(builder.module, isa, size, is_masked), args
+                        )
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * len(INPUT_ARGUMENTS)), emit
@@ -49,7 +45,7 @@ def input_transform(isa: Isa):
     return transform
 
 
-def output_transform(isa: Isa):
+def output_transform(isa: Isa, size: Transform):
     """Return ``transform(*OUTPUT_ARGUMENTS, lo, hi)``: ``y = clip(A' M A + bias + r)``."""
 
     @intrinsic
@@ -58,12 +54,14 @@ def output_transform(isa: Isa):
         def emit(context, builder, signature, args):
             is_full = builder.icmp_signed(">=", args[11], ir.Constant(I64, isa.lanes))
             for count in args[9:11]:
-                whole = builder.icmp_signed("==", count, ir.Constant(I64, TILE))
+                whole = builder.icmp_signed("==", count, ir.Constant(I64, size.tile))
                 is_full = builder.and_(is_full, whole)
             with builder.if_else(is_full) as branches:
                 for branch, is_partial in zip(branches, (False, True), strict=True):
                     with branch:
-                        builder.call(_output_function(builder.module, isa, is_partial), args)
+                        builder.call(
+                            _output_function(builder.module, isa, size, is_partial), args
+                        )
             return context.get_dummy_value()
 
         arguments = [types.int64] * len(OUTPUT_ARGUMENTS) + [types.float32] * 2
@@ -86,41 +84,47 @@ def _function(module, name, arguments, n_floats, emit):
     return module.globals[name]
 
 
-def _input_function(module, isa, is_masked):
+def _input_function(module, isa, size, is_masked):
     def emit(builder, named):
         simd = Simd(isa, builder)
         mask = simd.mask(named["n_valid"]) if is_masked else None
         columns = []
-        for j in range(PATCH):
+        for j in range(size.patch):
             column = [
-                simd.load(_element(builder, named, "x", i, j), mask) for i in range(PATCH)
+                simd.load(_element(builder, named, "x", i, j), mask) for i in range(size.patch)
             ]
-            columns.append(_to_points(simd, column))
-        for i in range(PATCH):
-            for j, value in enumerate(_to_points(simd, [column[i] for column in columns])):
-                simd.store(value, _point(builder, named, "v", i * PATCH + j))
+            columns.append(_to_points(simd, size, column))
+        for i in range(size.patch):
+            row = _to_points(simd, size, [column[i] for column in columns])
+            for j, value in enumerate(row):
+                simd.store(value, _point(builder, named, "v", i * size.patch + j))
 
     kind = "masked" if is_masked else "full"
-    return _function(module, f"f32_winograd_input_{kind}", INPUT_ARGUMENTS, 0, emit)
+    name = f"f32_winograd_{size.tile}x{size.tile}_input_{kind}"
+    return _function(module, name, INPUT_ARGUMENTS, 0, emit)
 
 
-def _output_function(module, isa, is_partial):
+def _output_function(module, isa, size, is_partial):
     def emit(builder, named):
         simd = Simd(isa, builder)
         columns = []
-        for j in range(PATCH):
-            points = [_point(builder, named, "m", i * PATCH + j) for i in range(PATCH)]
-            columns.append(_from_points(simd, [simd.load(point) for point in points]))
+        for j in range(size.patch):
+            points = [
+                simd.load(_point(builder, named, "m", i * size.patch + j))
+                for i in range(size.patch)
+            ]
+            columns.append(_from_points(simd, size, points))
         bias = simd.load(named["bias"])
         rows = [
-            [builder.fadd(y, bias) for y in _from_points(simd, [c[i] for c in columns])]
-            for i in range(TILE)
+            [builder.fadd(y, bias) for y in _from_points(simd, size, [c[i] for c in columns])]
+            for i in range(size.tile)
         ]
         store = _store_partial if is_partial else _store_full
         store(simd, named, rows)
 
     kind = "partial" if is_partial else "full"
-    return _function(module, f"f32_winograd_output_{kind}", OUTPUT_ARGUMENTS, 2, emit)
+    name = f"f32_winograd_{size.tile}x{size.tile}_output_{kind}"
+    return _function(module, name, OUTPUT_ARGUMENTS, 2, emit)
 
 
 def _store_full(simd, named, rows):
@@ -157,30 +161,46 @@ def _store_partial(simd, named, rows):
                 simd.store(clipped, _element(builder, named, "y", i, j), mask)
 
 
-def _to_points(simd, d):
+def _to_points(simd, size, d):
     """Return B' d: polynomials that are zero at all points but one, as even and odd parts."""
-    aa, bb = (p * p for p in POINTS)
-    results = [_sum(simd, (aa * bb, d[0]), (-(aa + bb), d[2]), (1.0, d[4]))]
-    for own, other in ((POINTS[0], bb), (POINTS[1], aa)):
-        even = _sum(simd, (-other, d[2]), (1.0, d[4]))
-        odd = _sum(simd, (-other, d[1]), (1.0, d[3]))
-        results.append(_sum(simd, (own, odd), (1.0, even)))
-        results.append(_sum(simd, (-own, odd), (1.0, even)))
-    results.append(_sum(simd, (aa * bb, d[1]), (-(aa + bb), d[3]), (1.0, d[5])))
+    every = _polynomial(size.roots)
+    results = [_weighted(simd, every, d[0::2])]
+    for root in size.roots:
+        others = _polynomial([r for r in size.roots if r != root])
+        even, odd = _weighted(simd, others, d[2::2]), _weighted(simd, others, d[1::2])
+        results.append(_sum(simd, (root, odd), (1.0, even)))
+        results.append(_sum(simd, (-root, odd), (1.0, even)))
+    results.append(_weighted(simd, every, d[1::2]))
     return results
 
 
-def _from_points(simd, m):
+def _polynomial(roots):
+    """Return the coefficients of the product of (z - r*r), the constant one first."""
+    coefficients = [1.0]
+    for root in roots:
+        shifted, scaled = [0.0, *coefficients], [-root * root * c for c in coefficients]
+        coefficients = [a + b for a, b in zip(shifted, [*scaled, 0.0], strict=True)]
+    return coefficients
+
+
+def _from_points(simd, size, m):
     """Return A' m: y[i] = sum over points p of p**i * m[p], infinity in the last one."""
-    builder, (a, b) = simd.builder, POINTS
-    sums = builder.fadd(m[1], m[2]), builder.fadd(m[3], m[4])
-    differences = builder.fsub(m[1], m[2]), builder.fsub(m[3], m[4])
-    return [
-        builder.fadd(builder.fadd(sums[0], sums[1]), m[0]),
-        _sum(simd, (a, differences[0]), (b, differences[1])),
-        _sum(simd, (a**2, sums[0]), (b**2, sums[1])),
-        _sum(simd, (a**3, differences[0]), (b**3, differences[1]), (1.0, m[5])),
-    ]
+    builder = simd.builder
+    pairs = list(zip(m[1:-1:2], m[2:-1:2], strict=True))
+    sums = [builder.fadd(plus, minus) for plus, minus in pairs]
+    differences = [builder.fsub(plus, minus) for plus, minus in pairs]
+    results = [builder.fadd(reduce(builder.fadd, sums), m[0])]
+    for i in range(1, size.tile):
+        factors = [root**i for root in size.roots]
+        last = [(1.0, m[-1])] if i == size.tile - 1 else []
+        terms = zip(factors, differences if i % 2 else sums, strict=True)
+        results.append(_sum(simd, *terms, *last))
+    return results
+
+
+def _weighted(simd, factors, vectors):
+    """Return the sum of factor * vector; vectors beyond the factors do not count."""
+    return _sum(simd, *zip(factors, vectors, strict=False))
 
 
 def _sum(simd, *terms):

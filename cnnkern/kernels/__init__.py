@@ -46,7 +46,7 @@ KERNELS = {
     "f32_conv": Kernel("conv", records.CONV),
     **{
         f"f32_winograd{part}": Kernel("winograd", records.WINOGRAD)
-        for part in ("", "_input", "_output")
+        for part in ("", "_input_4x4", "_output_4x4", "_input_2x2", "_output_2x2")
     },
     **{
         f"f32_depthwise{window}": Kernel("depthwise", records.DEPTHWISE)

@@ -1,22 +1,24 @@
-"""Winograd convolution F(4x4, 3x3), stride 1: 36 small products for 144 multiply-adds.
+"""Winograd convolution, stride 1: F(4x4, 3x3) does 36 products for 144 multiply-adds.
 
-    V[point][tile][c]   transform the 6x6 input patches
+    V[point][tile][c]   transform the input patches
     M[point][tile][oc]  = V[point] x U[point], register tiles
     y                   transform back, add bias and residual, clip, activate
 
 `f32_winograd` does all three for one block of 4x4 output tiles after the other; V and M of
 a block stay in the L2 cache, and U streams once per block. Where U is the larger one, it
-streams once per chunk of many tiles: `f32_winograd_input`, `f32_conv` with a group per
-point, and `f32_winograd_output` are steps of their own, with V and M in the arena.
+streams once per chunk of many tiles: `f32_winograd_input_4x4`, `f32_conv` with a group per
+point, and `f32_winograd_output_4x4` are steps of their own, with V and M in the arena.
+Images of few tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the border.
 """
 
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
+from ..codegen.transform import F2X2, F4X4, Transform
 from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, integers
-from ..codegen.winograd import PATCH, TILE, input_transform, output_transform
+from ..codegen.winograd import input_transform, output_transform
 
-POINTS = PATCH * PATCH
+POINTS = F4X4.patch**2
 
 
 def f32_winograd(isa: Isa):
@@ -25,7 +27,7 @@ def f32_winograd(isa: Isa):
     Record WINOGRAD. `x` is the corner of the first patch; patches may reach into the halo.
     Scratch: 2 int64 tables of ``patches_per_task + max(heights)``, then V, then M.
     """
-    gather, scatter, tile = _gather(isa), _scatter(isa), tile_call(isa)
+    gather, scatter, tile = _gather(isa, F4X4), _scatter(isa, F4X4), tile_call(isa)
     LANES, NR, MR = isa.lanes, isa.tile_columns, isa.heights[0]
 
     def kernel(p, scratch, begin, end):
@@ -58,35 +60,43 @@ def f32_winograd(isa: Isa):
     return kernel
 
 
-def f32_winograd_input(isa: Isa):
-    """Return the kernel that transforms input patches into `v`; record WINOGRAD."""
-    gather = _gather(isa)
+def _input(size: Transform):
+    """Return the factory of a kernel that transforms patches into `v`; record WINOGRAD."""
 
-    def kernel(p, scratch, begin, end):
-        for task in range(begin, end):
-            t = task * p.patches_per_task
-            n_tiles = min(p.patches_per_task, p.patches - t)
-            gather(p, p.first + t, n_tiles, p.v + t * p.v_tile)
+    def factory(isa: Isa):
+        gather = _gather(isa, size)
 
-    return kernel
+        def kernel(p, scratch, begin, end):
+            for task in range(begin, end):
+                t = task * p.patches_per_task
+                n_tiles = min(p.patches_per_task, p.patches - t)
+                gather(p, p.first + t, n_tiles, p.v + t * p.v_tile)
 
+        return kernel
 
-def f32_winograd_output(isa: Isa):
-    """Return the kernel that transforms `m` back into output tiles; record WINOGRAD."""
-    scatter = _scatter(isa)
-
-    def kernel(p, scratch, begin, end):
-        for task in range(begin, end):
-            t = task * p.patches_per_task
-            n_tiles = min(p.patches_per_task, p.patches - t)
-            scatter(p, p.first + t, n_tiles, p.m + t * p.m_tile)
-
-    return kernel
+    return factory
 
 
-def _gather(isa: Isa):
+def _output(size: Transform):
+    """Return the factory of a kernel that transforms `m` into output tiles; record WINOGRAD."""
+
+    def factory(isa: Isa):
+        scatter = _scatter(isa, size)
+
+        def kernel(p, scratch, begin, end):
+            for task in range(begin, end):
+                t = task * p.patches_per_task
+                n_tiles = min(p.patches_per_task, p.patches - t)
+                scatter(p, p.first + t, n_tiles, p.m + t * p.m_tile)
+
+        return kernel
+
+    return factory
+
+
+def _gather(isa: Isa, size: Transform):
     """Return ``gather(p, first, n_tiles, V)``: the points of tiles first, first+1, ..."""
-    to_points, LANES = input_transform(isa), isa.lanes
+    to_points, LANES, TILE = input_transform(isa, size), isa.lanes, size.tile
 
     @inline
     def gather(p, first, n_tiles, V):
@@ -100,9 +110,9 @@ def _gather(isa: Isa):
     return gather
 
 
-def _scatter(isa: Isa):
+def _scatter(isa: Isa, size: Transform):
     """Return ``scatter(p, first, n_tiles, M)``: outputs of tiles first, first+1, ..."""
-    from_points, LANES = output_transform(isa), isa.lanes
+    from_points, LANES, TILE = output_transform(isa, size), isa.lanes, size.tile
 
     @inline
     def scatter(p, first, n_tiles, M):
@@ -121,6 +131,10 @@ def _scatter(isa: Isa):
                 activate_patch(p, y, rows, columns)
 
     return scatter
+
+
+f32_winograd_input_4x4, f32_winograd_output_4x4 = _input(F4X4), _output(F4X4)
+f32_winograd_input_2x2, f32_winograd_output_2x2 = _input(F2X2), _output(F2X2)
 
 
 @inline

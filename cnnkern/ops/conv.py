@@ -26,7 +26,7 @@ from .common import (
 )
 from .config import LayerConfig, Weights
 from .window import (
-    WINOGRAD_TILE,
+    WINOGRAD_TILES,
     Padding,
     Window,
     halo,
@@ -34,7 +34,6 @@ from .window import (
     paddings,
     take_padding,
     taps,
-    winograd_tiles,
 )
 
 if TYPE_CHECKING:
@@ -119,6 +118,10 @@ class SlidingFilter(Op):
         return halo(self.paddings(shapes[0][1:-1]))
 
     @property
+    def overwritten_input(self) -> int | None:
+        return 1 if self.adds_residual else None
+
+    @property
     def takes_residual(self) -> bool:
         """Whether a pass may let this op add another tensor to its result."""
         return self.activation is None and not self.adds_residual
@@ -198,20 +201,22 @@ class Conv(SlidingFilter):
     def takes_residual(self) -> bool:
         return super().takes_residual and not self.is_depthwise
 
-    def uses_winograd(self, lengths: Sequence[int]) -> bool:
-        """Tell whether an input of these spatial lengths is convolved tile by tile."""
+    def winograd_tile(self, lengths: Sequence[int]) -> int:
+        """Return the tile for an input of these spatial lengths; 0 for direct sums."""
         H, W = known(output_lengths(tuple(lengths), *self.window))
-        n_tiles = winograd_tiles(H) * winograd_tiles(W)
-        return self.may_transform and n_tiles >= WINOGRAD_MIN_TILES
+        tiles = WINOGRAD_TILES if self.may_transform else ()
+        fitting = (t for t in tiles if -(-H // t) * -(-W // t) >= WINOGRAD_MIN_TILES)
+        return next(fitting, 0)
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
         """Return the padding, to whole tiles after H and W where Winograd is used."""
         lengths = shapes[0][1:-1]
         pads = self.paddings(lengths)
-        if not self.may_transform or not self.uses_winograd(lengths):
+        tile = self.winograd_tile(lengths) if self.may_transform else 0
+        if not tile:
             return halo(pads)
         outputs = known(output_lengths(lengths, *self.window))
-        spans = [winograd_tiles(n) * WINOGRAD_TILE + 2 for n in outputs]
+        spans = [-(-n // tile) * tile + 2 for n in outputs]
         axes = zip(pads, lengths, spans, strict=True)
         return halo([(before, span - before - n) for (before, _), n, span in axes])
 
@@ -221,9 +226,9 @@ class Conv(SlidingFilter):
         if self.is_depthwise and not self.adds_residual:
             filters = np.asarray(self.filter).reshape(*self.sizes, self.groups, 1)
             lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
-        elif self.may_transform and self.uses_winograd(x.shape[1:-1]):
+        elif self.may_transform and (tile := self.winograd_tile(x.shape[1:-1])):
             lowering.winograd(
-                self, x, output, self.filter, self.bias, window, self.activation, residual
+                self, x, output, self.filter, self.bias, window, tile, self.activation, residual
             )  # fmt: skip
         else:
             lowering.conv(

@@ -61,6 +61,10 @@ class Dense(Op):
         return int(self.weight.shape[1])
 
     @property
+    def overwritten_input(self) -> int | None:
+        return 1 if self.adds_residual else None
+
+    @property
     def takes_residual(self) -> bool:
         """Whether a pass may let this op add another tensor to its result."""
         return self.activation is None and not self.adds_residual

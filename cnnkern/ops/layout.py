@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph import Array, Op
+from ..graph import Array, Halo, Op
 from ..shapes import Pair, Shape, product
 from .common import by_rank, channels_last, expect_rank, known, spatial_rank, take_pairs
 from .config import MAX_INT, LayerConfig, Weights
@@ -242,6 +242,12 @@ class ZeroPadding(Op):
         (x,) = inputs
         self.infer_shape(x.shape)
         return np.pad(x, ((0, 0), *self.padding, (0, 0)))
+
+    def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
+        return halo(self.padding)
+
+    def view(self, x: Buffer, shape: tuple[int, ...]) -> Buffer | None:
+        return x.with_border(shape, halo(self.padding))
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         inner = output

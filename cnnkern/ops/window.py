@@ -46,12 +46,7 @@ def lift(values: Sequence[int], fill: int) -> Triple:
     return d, h, w
 
 
-WINOGRAD_TILE = 4  # outputs per axis of a Winograd tile
-
-
-def winograd_tiles(length: int) -> int:
-    """Return how many Winograd tiles cover an axis of `length` outputs."""
-    return -(-length // WINOGRAD_TILE)
+WINOGRAD_TILES = (4, 2)  # outputs per axis of a Winograd tile, the better one first
 
 
 def halo(padding: Sequence[Pair]) -> Halo:

@@ -172,16 +172,17 @@ class _Planner:
         lowering, begin = self.lowering, len(self.lowering.steps)
         lowering.node = node.name
         inputs = [self.buffers[name] for name in node.inputs]
-        output = self.buffers[node.name] = self._output_buffer(node, inputs)
+        view = self._view(node, inputs)
+        output = self.buffers[node.name] = view or self._output_buffer(node, inputs)
         self.pending[output.storage] += len(self.consumers[node.name])
         self.pending[output.storage] += node.name in self.graph.outputs
         # Inputs are written before the first step, all of them.
         self._use(output, begin if node.inputs else WRITTEN_BY_CALLER)
         self._clear_halo(output)
-        if inputs and not node.op.is_view:
-            node.op.lower(lowering, inputs, output)
-        elif inputs and output.storage != inputs[0].storage:
+        if inputs and node.op.is_view and view is None:
             lowering.copy(inputs[0], output)
+        elif inputs and view is None:
+            node.op.lower(lowering, inputs, output)
         end = max(len(lowering.steps) - 1, begin)
         for buffer in (*inputs, output):
             self._use(buffer, end)
@@ -217,13 +218,17 @@ class _Planner:
                 halo = widest([self._halo(name) for name in (whole, *self.parts_of[whole])])
                 self.wholes[whole] = Buffer.allocate(whole, self.shapes[whole], halo)
             return self.wholes[whole].slice(-1, first, shape[-1])
-        halo = self._halo(node.name)
-        if node.op.is_view and inputs[0].is_dense and halo == NO_HALO:
-            return inputs[0].reshape(shape)
-        fits = bool(inputs) and inputs[0].shape == shape and inputs[0].halo == halo
-        if node.op.in_place and fits and self.pending[inputs[0].storage] == 1:
-            return inputs[0]
+        halo, index = self._halo(node.name), node.op.overwritten_input
+        if inputs and index is not None:
+            x = inputs[index]
+            if x.shape == shape and x.halo == halo and self.pending[x.storage] == 1:
+                return x
         return Buffer.allocate(node.name, shape, halo)
+
+    def _view(self, node: Node, inputs: list[Buffer]) -> Buffer | None:
+        """Return the output as a part of its input's storage, where it can be one."""
+        is_free = inputs and node.name not in self.parts and self._halo(node.name) == NO_HALO
+        return node.op.view(inputs[0], self.shapes[node.name]) if is_free else None
 
     def _halo(self, name: str) -> Halo:
         """Return the widest halo that any consumer of a tensor wants."""

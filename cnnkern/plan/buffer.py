@@ -80,6 +80,14 @@ class Buffer:
         """Return the same elements, which must be dense, under another shape."""
         return Buffer(shape, self.address, Buffer.allocate(self.storage, shape).strides)
 
+    def with_border(self, shape: tuple[int, ...], border: Halo) -> Buffer | None:
+        """Return the elements and zeros around them, if the halo has as many."""
+        sides = zip(self.halo, border, strict=True)
+        if any(h < b for halo, pads in sides for h, b in zip(halo, pads, strict=True)):
+            return None
+        start = sum(pads[0] * s for pads, s in zip(border, self.strides[1:], strict=True))
+        return Buffer(shape, self.address + -start, self.strides)
+
     def slice(self, axis: int, start: int, length: int) -> Buffer:
         """Return positions start .. start+length of one axis, which is counted from the end."""
         shape = list(self.shape)

@@ -164,12 +164,13 @@ class Lowering:
         filters: Weight,
         bias: Array | None,
         window: Window,
+        tile: int,
         activation: Activation | None = None,
         residual: Sequence[Buffer] = (),
     ) -> None:
-        """Append a 3x3 convolution of stride 1 in 4x4 tiles; x has a halo of whole tiles."""
+        """Append a 3x3 convolution of stride 1 in square tiles; x has a halo of whole tiles."""
         epilogue = self.epilogue(activation)
-        lower_winograd(self, owner, x, y, filters, bias, window, epilogue, *residual)
+        lower_winograd(self, owner, x, y, filters, bias, window, tile, epilogue, *residual)
 
     def depthwise(
         self,

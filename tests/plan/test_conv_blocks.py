@@ -10,27 +10,34 @@ from cnnkern.plan.conv import ROWS_PER_TASK, _blocks, _runs, _tile_height
 
 
 def test_blocks_by_hand() -> None:
-    """1000 rows are 9 tasks of 112; 5 rows are one, so the 20 panels are shared out."""
-    many_rows = _blocks(1000, 3, 10**9, 1, 14)
-    assert (many_rows["rows_per_task"], many_rows["row_blocks"]) == (112, 9)
+    """1000 rows are 18 tasks of 56; 5 rows are one, so the 20 panels are shared out."""
+    many_rows = _blocks(1000, 3, 10**9, 1, 14, by_rows=False)
+    assert (many_rows["rows_per_task"], many_rows["row_blocks"]) == (56, 18)
     assert (many_rows["panels_per_task"], many_rows["panel_blocks"]) == (3, 1)
-    few_rows = _blocks(5, 20, 10**7, 1, 14)
+    few_rows = _blocks(5, 20, 10**7, 1, 14, by_rows=False)
     assert (few_rows["rows_per_task"], few_rows["row_blocks"]) == (14, 1)
-    assert (few_rows["panels_per_task"], few_rows["panel_blocks"]) == (3, 7)
+    assert (few_rows["panels_per_task"], few_rows["panel_blocks"]) == (2, 10)
+
+
+def test_small_filters_are_read_by_every_task() -> None:
+    """196 rows are 14 tasks of one tile, or 7 of two with the panels shared out."""
+    by_rows, by_panels = (_blocks(196, 8, 10**8, 1, 14, by_rows=b) for b in (True, False))
+    assert (by_rows["row_blocks"], by_rows["panel_blocks"]) == (14, 2)
+    assert (by_panels["row_blocks"], by_panels["panel_blocks"]) == (7, 3)
 
 
 def test_no_rows_are_one_empty_block() -> None:
-    assert _blocks(0, 3, 0, 1, 14)["rows_per_task"] == 14
+    assert _blocks(0, 3, 0, 1, 14, by_rows=True)["rows_per_task"] == 14
 
 
 @given(
     st.integers(1, 10**6), st.integers(1, 200), st.integers(0, 10**11), st.integers(1, 64),
-    st.sampled_from(ISAS),
+    st.sampled_from(ISAS), st.booleans(),
 )  # fmt: skip
 def test_blocks_cover_everything_once(
-    M: int, panels: int, flops: int, groups: int, isa: Isa
+    M: int, panels: int, flops: int, groups: int, isa: Isa, by_rows: bool
 ) -> None:
-    blocks = _blocks(M, panels, flops, groups, isa.heights[0])
+    blocks = _blocks(M, panels, flops, groups, isa.heights[0], by_rows)
     rows, per_task = blocks["rows_per_task"], blocks["panels_per_task"]
     assert rows % isa.heights[0] == 0 or rows == ROWS_PER_TASK
     assert (blocks["row_blocks"] - 1) * rows < M <= blocks["row_blocks"] * rows
