@@ -79,7 +79,7 @@ def main() -> None:
     import numpy as np
 
     x, expected = (
-        np.load(options.target.with_suffix(f".{key}.npy"), "r")[: options.batch].copy()
+        np.array(np.load(options.target.with_suffix(f".{key}.npy"), "r")[: options.batch])
         for key in "xy"
     )
     first_seconds, y = timed(run, x)

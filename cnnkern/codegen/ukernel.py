@@ -128,16 +128,17 @@ class _Tile:
 
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
-        pixels = simd.words(named["x_rows"], self.height)
+        pixels, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
         (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.width)])
         with cgutils.for_range(b, named["n_runs"]) as run:
-            offset = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
-            starts = [simd.pointer(b.add(p, offset), F32) for p in pixels]
-            with cgutils.for_range(b, named["run_len"]) as k:
+            first = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
+            end = b.add(first, b.mul(named["run_len"], step))
+            # One index into all rows: a short run costs no more than its multiply-adds.
+            with cgutils.for_range_slice(b, first, end, step) as (offset, _):
                 address = b.load(filters)
                 columns = self._columns(address)
-                for start, row in zip(starts, sums, strict=True):
-                    pixel = simd.splat(b.load(b.gep(start, [k.index])))
+                for start, row in zip(pixels, sums, strict=True):
+                    pixel = simd.splat(b.load(simd.pointer(b.add(start, offset), F32)))
                     for slot, column in zip(row, columns, strict=True):
                         b.store(simd.multiply_add(pixel, column, b.load(slot)), slot)
                 b.store(simd.offset(address, 4 * self.width), filters)

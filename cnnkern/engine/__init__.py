@@ -99,7 +99,7 @@ class Model:
         ModelFileError
             Weights must be read from the model's file, which was changed after loading.
         """
-        if type(x) is np.ndarray and x.dtype is FLOAT32:
+        if isinstance(x, np.ndarray) and x.dtype is FLOAT32:
             planned = self._simple.get(x.shape)
             if planned is not None:
                 return planned.predict_one(x)
