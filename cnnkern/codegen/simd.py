@@ -44,6 +44,13 @@ class Simd:
         zeros = ir.Constant(ir.VectorType(I32, self.isa.lanes), None)
         return self.builder.shuffle_vector(first, undefined, zeros)
 
+    def head(self, vector: Any) -> Any:
+        """Return the first lanes of a longer vector."""
+        lanes = ir.Constant(ir.VectorType(I32, self.isa.lanes), list(range(self.isa.lanes)))
+        return self.builder.shuffle_vector(
+            vector, ir.Constant(vector.type, ir.Undefined), lanes
+        )
+
     def mask(self, n_valid: Any, first: int = 0) -> Any:
         """Return which of the lanes first, first+1, ... are below `n_valid`."""
         indices = [first + lane for lane in range(self.isa.lanes)]

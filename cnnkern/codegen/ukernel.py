@@ -18,7 +18,7 @@ Register budget: height x vectors accumulators, one filter vector per column vec
 broadcast (none on AVX-512, where the multiply-add broadcasts from memory).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llvmlite import ir
 from numba import types
@@ -46,14 +46,14 @@ TILE_ARGUMENTS = (
 
 
 def tile_call(isa: Isa):
-    """Return ``tile(n_rows, n_vectors, *TILE_ARGUMENTS, lo, hi)`` for Numba code.
+    """Return ``tile(n_rows, n_units, *TILE_ARGUMENTS, lo, hi)`` for Numba code.
 
     It runs the smallest tile of at least `n_rows` pixels; the row tables must repeat
     their last entry up to the tallest tile.
     """
 
     @intrinsic
-    def tile(typing, n_rows, n_vectors, x_rows, runs, n_runs, run_len, panel,
+    def tile(typing, n_rows, n_units, x_rows, runs, n_runs, run_len, panel,
              y_rows, r_rows, column_offset, n_valid, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             _emit_dispatch(builder, isa, args[0], args[1], args[2:])
@@ -64,19 +64,21 @@ def tile_call(isa: Isa):
     return tile
 
 
-def _emit_dispatch(builder, isa, n_rows, n_vectors, tile_args):
-    """Emit a switch from (rows, vectors) to the function of the smallest tile that fits."""
+def _emit_dispatch(builder, isa, n_rows, n_units, tile_args):
+    """Emit a switch from (rows, units) to the function of the smallest tile that fits."""
     done = builder.append_basic_block("tile.done")
-    key = builder.add(builder.mul(n_rows, ir.Constant(I64, isa.vectors + 1)), n_vectors)
+    units = isa.tile_columns // isa.unit
+    key = builder.add(builder.mul(n_rows, ir.Constant(I64, units + 1)), n_units)
     switch = builder.switch(key, done)
-    for vectors in range(1, isa.vectors + 1):
+    for n in range(1, units + 1):
         for height in isa.heights:
             shorter = max((h for h in isa.heights if h < height), default=0)
-            block = builder.append_basic_block(f"tile.{height}x{vectors}")
+            block = builder.append_basic_block(f"tile.{height}x{n}")
             for rows in range(shorter + 1, height + 1):
-                switch.add_case(ir.Constant(I64, rows * (isa.vectors + 1) + vectors), block)
+                switch.add_case(ir.Constant(I64, rows * (units + 1) + n), block)
             with builder.goto_block(block):
-                builder.call(_Tile(isa, height, vectors).function(builder.module), tile_args)
+                tile = _Tile(isa, height, n * isa.unit)
+                builder.call(tile.function(builder.module), tile_args)
                 builder.branch(done)
     builder.position_at_end(done)
 
@@ -87,12 +89,7 @@ class _Tile:
 
     isa: Isa
     height: int
-    vectors: int
-
-    @property
-    def width(self) -> int:
-        """Columns of the tile."""
-        return self.vectors * self.isa.lanes
+    width: int  # columns
 
     def function(self, module: ir.Module) -> ir.Function:
         name = f"f32_tile_{self.height}x{self.width}__{self.isa.name}"
@@ -107,6 +104,10 @@ class _Tile:
     def _emit_body(self, function: ir.Function) -> None:
         self.builder = ir.IRBuilder(function.append_basic_block())
         self.simd = Simd(self.isa, self.builder)
+        # The vectors of a row: whole ones, then maybe a shorter one.
+        self.row = [self.simd] * (self.width // self.isa.lanes)
+        if rest := self.width % self.isa.lanes:
+            self.row.append(Simd(replace(self.isa, lanes=rest), self.builder))
         named = dict(zip((*TILE_ARGUMENTS, "lo", "hi"), function.args, strict=True))
         self._prefetch(named)
         bias = self._columns(named["panel"])
@@ -128,7 +129,7 @@ class _Tile:
 
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
-        pixels, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
+        starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
         (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.width)])
         with cgutils.for_range(b, named["n_runs"]) as run:
             first = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
@@ -137,41 +138,48 @@ class _Tile:
             with cgutils.for_range_slice(b, first, end, step) as (offset, _):
                 address = b.load(filters)
                 columns = self._columns(address)
-                for start, row in zip(pixels, sums, strict=True):
-                    pixel = simd.splat(b.load(simd.pointer(b.add(start, offset), F32)))
-                    for slot, column in zip(row, columns, strict=True):
-                        b.store(simd.multiply_add(pixel, column, b.load(slot)), slot)
+                for start, row in zip(starts, sums, strict=True):
+                    pixel = b.load(simd.pointer(b.add(start, offset), F32))
+                    pixels = self._splats(pixel)
+                    for part, x, slot, column in zip(
+                        self.row, pixels, row, columns, strict=True
+                    ):
+                        b.store(part.multiply_add(x, column, b.load(slot)), slot)
                 b.store(simd.offset(address, 4 * self.width), filters)
+
+    def _splats(self, scalar):
+        """Return a scalar in every lane of each vector of a row, with one broadcast."""
+        whole = self.row[0].splat(scalar)
+        return [whole if v is self.row[0] else v.head(whole) for v in self.row]
 
     def _add_residual(self, named, sums):
         b = self.builder
         with b.if_then(self._has_residual(named)):
             masks = self._masks(named["n_valid"])
             for r_row, row in zip(self._rows(named, "r_rows"), sums, strict=True):
-                for j, (slot, mask) in enumerate(zip(row, masks, strict=True)):
-                    value = self.simd.load(self._column(r_row, j), mask)
+                for slot, value in zip(row, self._columns(r_row, masks), strict=True):
                     b.store(b.fadd(b.load(slot), value), slot)
 
     def _clip_and_store(self, named, sums):
-        b, simd = self.builder, self.simd
-        low, high = simd.splat(named["lo"]), simd.splat(named["hi"])
-        for slot in (slot for row in sums for slot in row):
-            b.store(simd.clip(b.load(slot), low, high), slot)
+        b, lows, highs = self.builder, self._splats(named["lo"]), self._splats(named["hi"])
+        for row in sums:
+            for part, slot, low, high in zip(self.row, row, lows, highs, strict=True):
+                b.store(part.clip(b.load(slot), low, high), slot)
         rows = self._rows(named, "y_rows")
         is_full = b.icmp_signed(">=", named["n_valid"], ir.Constant(I64, self.width))
         with b.if_else(is_full) as (full, partial):
             with full:
-                self._store(rows, sums, [None] * self.vectors)
+                self._store(rows, sums, [None] * len(self.row))
             with partial:
                 self._store(rows, sums, self._masks(named["n_valid"]))
 
     def _store(self, rows, sums, masks):
         for y_row, row in zip(rows, sums, strict=True):
             for j, (slot, mask) in enumerate(zip(row, masks, strict=True)):
-                self.simd.store(self.builder.load(slot), self._column(y_row, j), mask)
+                self.row[j].store(self.builder.load(slot), self._column(y_row, j), mask)
 
     def _masks(self, n_valid):
-        return [self.simd.mask(n_valid, j * self.isa.lanes) for j in range(self.vectors)]
+        return [part.mask(n_valid, j * self.isa.lanes) for j, part in enumerate(self.row)]
 
     def _rows(self, named, table):
         """Return the addresses of the panel's first column in every row of a table."""
@@ -181,5 +189,9 @@ class _Tile:
     def _column(self, address, j):
         return self.simd.offset(address, 4 * j * self.isa.lanes)
 
-    def _columns(self, address):
-        return [self.simd.load(self._column(address, j)) for j in range(self.vectors)]
+    def _columns(self, address, masks=None):
+        masks = masks or [None] * len(self.row)
+        return [
+            part.load(self._column(address, j), mask)
+            for j, (part, mask) in enumerate(zip(self.row, masks, strict=True))
+        ]

@@ -20,7 +20,7 @@ def f32_conv(isa: Isa):
     Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses.
     """
     tile = tile_call(isa)
-    LANES, NR, MR = isa.lanes, isa.tile_columns, isa.heights[0]
+    UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
 
     def kernel(p, scratch, begin, end):
         table_nbytes = 8 * (p.rows_per_task + MR)
@@ -44,11 +44,11 @@ def f32_conv(isa: Isa):
             panels = p.panels + group * p.group_nbytes
             for panel in range(first, last):
                 n_valid = min(p.OC - panel * NR, NR)
-                n_vectors = (n_valid + LANES - 1) // LANES
+                n_units = (n_valid + UNIT - 1) // UNIT
                 m = 0
                 while m < n_rows:  # a range whose step is 0 would raise
                     tile(
-                        min(n_rows - m, p.height), n_vectors,
+                        min(n_rows - m, p.height), n_units,
                         x_rows + 8 * m, p.runs, p.n_runs, p.run_len,
                         panels + panel * p.panel_nbytes,
                         y_rows + 8 * m, r_rows + 8 * m if p.r else 0,

@@ -26,7 +26,7 @@ def panel_floats(K: int, isa: Isa) -> int:
 
 def packed_floats(K: int, N: int, isa: Isa) -> int:
     """Return the size of all panels of a K x N matrix."""
-    return (K + 1) * (-(-N // isa.lanes) * isa.lanes)
+    return (K + 1) * (-(-N // isa.unit) * isa.unit)
 
 
 def pack_panels(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
@@ -34,7 +34,7 @@ def pack_panels(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
 
         panel j:  | b[n] | w[0, n] | w[1, n] | ... | w[K-1, n] |   n = j*NR .. j*NR + NR-1
 
-    A last panel of fewer columns is as many whole vectors wide as it needs. Columns
+    A last panel of fewer columns is as many whole units wide as it needs. Columns
     beyond N are zeros; the micro-kernel computes and drops them.
 
     Parameters

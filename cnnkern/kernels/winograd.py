@@ -28,7 +28,7 @@ def f32_winograd(isa: Isa):
     Scratch: 2 int64 tables of ``patches_per_task + max(heights)``, then V, then M.
     """
     gather, scatter, tile = _gather(isa, F4X4), _scatter(isa, F4X4), tile_call(isa)
-    LANES, NR, MR = isa.lanes, isa.tile_columns, isa.heights[0]
+    UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
 
     def kernel(p, scratch, begin, end):
         T = p.patches_per_task
@@ -36,7 +36,6 @@ def f32_winograd(isa: Isa):
         m_rows = scratch + 8 * (T + MR)
         V = scratch + p.tables_nbytes
         M = V + POINTS * p.v_point
-        OCP = p.m_tile // 4
         for task in range(begin, end):
             first = task * T
             n_tiles = min(T, p.patches - first)
@@ -45,14 +44,15 @@ def f32_winograd(isa: Isa):
                 fill(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
                 fill(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
                 for panel in range((p.OC + NR - 1) // NR):
-                    n_valid = min(OCP - panel * NR, NR)
+                    n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
                     m = 0
                     while m < n_tiles:  # range with a step that may be 0 could raise
                         tile(
-                            min(n_tiles - m, p.height), n_valid // LANES,
+                            min(n_tiles - m, p.height), n_units,
                             v_rows + 8 * m, p.runs, 1, p.C,
                             p.panels + point * p.point_nbytes + panel * p.panel_nbytes,
-                            m_rows + 8 * m, 0, 4 * panel * NR, n_valid, p.lowest, p.highest,
+                            m_rows + 8 * m, 0, 4 * panel * NR, n_units * UNIT,
+                            p.lowest, p.highest,
                         )  # fmt: skip
                         m += p.height
             scatter(p, first, n_tiles, M)

@@ -106,7 +106,7 @@ def _lower_steps(
     lowering: Lowering, size: Transform, fields: dict[str, Any], panels: int, flops: int
 ) -> None:
     """Append a step per stage, chunk by chunk of tiles, with V and M in the arena."""
-    n_tiles, C = fields["patches"], fields["C"]
+    n_tiles, C, OC = (fields[key] for key in ("patches", "C", "OC"))
     n_points, name = size.patch**2, f"{size.tile}x{size.tile}"
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
     n_chunks = max(-(-n_tiles * tile_nbytes // CHUNK_NBYTES), 1)
@@ -117,16 +117,15 @@ def _lower_steps(
         for key in ("v_tile", "m_tile")
     )
     fields |= {"v": v.address, "v_point": v.strides[0], "m": m.address, "m_point": m.strides[0]}
-    OCP = fields["m_tile"] // FLOAT_NBYTES
     for first in range(0, n_tiles, chunk):
         count = min(chunk, n_tiles - first)
         T = max(count // MIN_TASKS, 1)
         fields |= {"first": first, "patches": count, "patches_per_task": T}
         lowering.call(f"f32_winograd_input_{name}", -(-count // T), **fields)
-        rows = Buffer((1, count, OCP), m.address, (0, 0, 0, fields["m_tile"]))
+        rows = Buffer((1, count, OC), m.address, (0, 0, 0, fields["m_tile"]))
         lower_matrix(
             lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, panels,
-            (C, n_points * OCP), Runs((0,), C, fields["v_point"]), (1, 1, 1), n_points,
+            (C, n_points * OC), Runs((0,), C, fields["v_point"]), (1, 1, 1), n_points,
             NO_EPILOGUE, y_group=fields["m_point"], flops=flops * count // n_tiles,
         )  # fmt: skip
         lowering.call(f"f32_winograd_output_{name}", -(-count // T), **fields)
