@@ -63,6 +63,14 @@ def f32_conv(isa: Isa):
 
 
 @inline
+def fill_line(table, address, step, count):
+    """Write `count` addresses that are `step` apart."""
+    rows = integers(table)
+    for i in range(count):
+        rows[i] = address + i * step
+
+
+@inline
 def fill_rows(table, m0, n_rows, OD, OH, OW, base, s_n, s_d, s_h, s_w, n_repeats):
     """Write the addresses of output pixels m0 .. m0+n_rows, then repeat the last one."""
     rows = integers(table)
@@ -70,21 +78,19 @@ def fill_rows(table, m0, n_rows, OD, OH, OW, base, s_n, s_d, s_h, s_w, n_repeats
     oh = m0 // OW % OH
     od = m0 // (OW * OH) % OD
     n = m0 // (OW * OH * OD)
-    address = base + n * s_n + od * s_d + oh * s_h + ow * s_w
-    for m in range(n_rows):
-        rows[m] = address
-        address += s_w
-        ow += 1
-        if ow == OW:
-            ow = 0
-            oh += 1
-            if oh == OH:
-                oh = 0
-                od += 1
-                if od == OD:
-                    od = 0
-                    n += 1
-            address = base + n * s_n + od * s_d + oh * s_h
+    m = 0
+    while m < n_rows:
+        count = min(OW - ow, n_rows - m)
+        fill_line(table + 8 * m, base + n * s_n + od * s_d + oh * s_h + ow * s_w, s_w, count)
+        m += count
+        ow = 0
+        oh += 1
+        if oh == OH:
+            oh = 0
+            od += 1
+            if od == OD:
+                od = 0
+                n += 1
     for m in range(n_rows, n_rows + n_repeats):
         rows[m] = rows[n_rows - 1]
 
