@@ -14,16 +14,19 @@ from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.layout import Identity, ZeroPadding
-from cnnkern.ops.merge import Add, Multiply
-from cnnkern.ops.norm import BatchNorm
+from cnnkern.ops.merge import Add, Multiply, ScaledAdd
+from cnnkern.ops.norm import Affine, BatchNorm
+from cnnkern.ops.transpose import ConvTranspose
 from cnnkern.passes import (
     PASSES,
     drop_identities,
+    fold_branch_scales,
     fold_padding,
     fold_scales,
     fuse_activation,
     fuse_residual,
     optimise,
+    share_equal_nodes,
 )
 from random_graphs import random_graph, random_input
 from support import evaluate, graph_of
@@ -229,3 +232,48 @@ def test_a_residual_is_added_before_the_activation() -> None:
 def test_adds_that_stay(steps: Steps, outputs: tuple[str, ...]) -> None:
     before = graph(steps, *outputs)
     assert names(fuse_residual(before)) == names(before)
+
+
+def test_equal_nodes_are_computed_once() -> None:
+    before = graph([("a", RELU, ("x",)), ("b", RELU, ("x",)), ("y", Multiply(), ("a", "b"))])
+    after = share_equal_nodes(before)
+    assert names(after) == ["x", "a", "y"]
+    assert after["y"].inputs == ("a", "a")
+    assert_same_meaning(before, after)
+
+
+def test_equal_layers_with_weights_stay_apart() -> None:
+    before = graph([("a", conv(), ("x",)), ("b", conv(), ("x",)), ("y", Add(), ("a", "b"))])
+    assert names(share_equal_nodes(before)) == names(before)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (1, 1, 4)])
+def test_scales_are_folded_into_convolutions(shape: tuple[int, ...]) -> None:
+    affine = Affine(normal(*shape), normal(*shape))
+    for first in (conv(), Dense(normal(4, 4)), ConvTranspose(normal(3, 3, 4, 4))):
+        before = graph([("c", first, ("x",)), ("y", affine, ("c",))])
+        after = fold_scales(before)
+        assert names(after) == ["x", "y"]
+        assert_same_meaning(before, after)
+
+
+def test_a_scale_along_other_axes_is_not_folded() -> None:
+    affine = Affine(normal(4, 1), normal(4, 1))
+    before = graph([("c", conv(), ("x",)), ("y", affine, ("c",))])
+    assert names(fold_scales(before)) == names(before)
+
+
+def test_the_scale_of_a_branch_is_folded() -> None:
+    before = graph([("c", conv(padding="same"), ("x",)), ("y", ScaledAdd(0.25), ("x", "c"))])
+    after = fold_branch_scales(before)
+    assert isinstance(after["y"].op, Add)
+    assert_same_meaning(before, after)
+
+
+@pytest.mark.parametrize("op", [batch_norm(), Affine(normal(4), normal(4))])
+def test_scales_apply_activations_that_clip(op: Op) -> None:
+    for activation, count in ((RELU, 2), (Activation("tanh"), 3)):
+        before = graph([("b", op, ("x",)), ("y", activation, ("b",))])
+        after = fuse_activation(before)
+        assert len(after.nodes) == count
+        assert_same_meaning(before, after)

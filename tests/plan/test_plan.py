@@ -15,6 +15,7 @@ from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
 from cnnkern.ops.layout import Flatten, Reshape, ZeroPadding
 from cnnkern.ops.merge import Add, Concatenate
+from cnnkern.ops.pool import MaxPool
 from cnnkern.passes import optimise
 from cnnkern.plan import Constants, Lowering, Plan, make_plan
 from support import evaluate, graph_of, images, run_kernels, small_cnn
@@ -202,3 +203,71 @@ def test_memory_is_aligned() -> None:
         assert aligned_empty(nbytes).nbytes == nbytes
     copy = aligned(np.arange(6.0).reshape(2, 3).T)
     assert copy.tolist() == [0, 3, 1, 4, 2, 5]
+
+
+def kernels(plan: Plan) -> list[str]:
+    return [step.kernel for step in plan.steps]
+
+
+def test_parts_of_a_concatenation_are_written_in_place() -> None:
+    """Concatenations of concatenations: only what the caller wrote must be copied."""
+    steps = [
+        ("a", Conv(normal(1, 1, 3, 4)), ("x",)),
+        ("ab", Concatenate(), ("x", "a")),
+        ("b", Conv(normal(3, 3, 7, 5), padding="same"), ("ab",)),
+        ("y", Concatenate(), ("ab", "b")),
+    ]
+    graph, x = graph_of({"x": (None, 6, 5, 3)}, steps), normal(2, 6, 5, 3)
+    plan = plan_of(graph, x.shape)
+    assert kernels(plan).count("f32_move") == 1
+    assert {"a", "ab", "b"}.isdisjoint(plan.offsets)
+    (got,), (expected,) = run_kernels(graph, x), evaluate(graph, x)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_part_that_is_joined_twice_is_copied_once() -> None:
+    steps = [
+        ("a", Conv(normal(1, 1, 3, 4)), ("x",)),
+        ("y", Concatenate(), ("a", "a")),
+        ("r", Activation("tanh"), ("a",)),
+        ("z", Concatenate(), ("r", "a")),
+    ]
+    graph, x = graph_of({"x": (None, 4, 4, 3)}, steps, "y", "z"), normal(2, 4, 4, 3)
+    for got, expected in zip(run_kernels(graph, x), evaluate(graph, x), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_zero_padding_is_the_halo_of_its_input() -> None:
+    steps = [
+        ("a", Conv(normal(1, 1, 3, 4)), ("x",)),
+        ("p", ZeroPadding(((1, 0), (2, 1))), ("a",)),
+        ("y", MaxPool((2, 2), (1, 1)), ("p",)),
+    ]
+    graph, x = graph_of({"x": (None, 5, 5, 3)}, steps), normal(2, 5, 5, 3)
+    assert kernels(plan_of(graph, x.shape)) == ["f32_halo", "f32_conv", "f32_max_pool"]
+    np.testing.assert_allclose(run_kernels(graph, x)[0], evaluate(graph, x)[0], rtol=1e-4)
+
+
+def test_a_residual_that_nobody_else_reads_is_overwritten() -> None:
+    steps = [
+        ("r", Conv(normal(1, 1, 4, 4)), ("x",)),
+        ("c", Conv(normal(3, 3, 4, 4), padding="same", adds_residual=True), ("x", "r")),
+        ("y", Dense(normal(4, 4), adds_residual=True), ("x", "c")),
+    ]
+    graph, x = graph_of({"x": (None, 5, 5, 4)}, steps), normal(2, 5, 5, 4)
+    assert set(plan_of(graph, x.shape).offsets) == {"x", "r"}
+    np.testing.assert_allclose(
+        run_kernels(graph, x)[0], evaluate(graph, x)[0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_residual_with_another_reader_is_kept() -> None:
+    steps = [
+        ("r", Conv(normal(1, 1, 4, 4)), ("x",)),
+        ("c", Conv(normal(1, 1, 4, 4), adds_residual=True), ("x", "r")),
+        ("y", Add(), ("c", "r")),
+    ]
+    graph, x = graph_of({"x": (None, 5, 5, 4)}, steps), normal(2, 5, 5, 4)
+    np.testing.assert_allclose(
+        run_kernels(graph, x)[0], evaluate(graph, x)[0], rtol=1e-4, atol=1e-5
+    )
