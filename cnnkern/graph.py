@@ -69,6 +69,11 @@ class Op(ABC):
         return x.reshape(shape) if self.is_view and x.is_dense else None
 
     @property
+    def size_kernels(self) -> tuple[str, ...]:
+        """Kernels of which the size of the image decides whether the op calls them."""
+        return ()
+
+    @property
     def overwritten_input(self) -> int | None:
         """The input over which the output may be written."""
         return 0 if self.in_place else None

@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
 
 
+WINOGRAD_KERNELS = (
+    "f32_conv",
+    "f32_winograd",
+    *(f"f32_winograd_{end}_{t}x{t}" for t in WINOGRAD_TILES for end in ("input", "output")),
+)
 # Fewer tiles than this per image do not pay for filters of four times the size.
 WINOGRAD_MIN_TILES = 8
 
@@ -200,6 +205,10 @@ class Conv(SlidingFilter):
     @property
     def takes_residual(self) -> bool:
         return super().takes_residual and not self.is_depthwise
+
+    @property
+    def size_kernels(self) -> tuple[str, ...]:
+        return WINOGRAD_KERNELS if self.may_transform else ()
 
     def winograd_tile(self, lengths: Sequence[int]) -> int:
         """Return the tile for an input of these spatial lengths; 0 for direct sums."""

@@ -33,6 +33,7 @@ __all__ = [
 
 ConcreteShape = tuple[int, ...]
 
+COPIES = ("f32_halo", "f32_move")  # which the planner adds where sizes ask for them
 WRITTEN_BY_CALLER = -1  # the step before the first
 DEFAULT_ARENA_LIMIT = 16 << 30  # bytes; a model that needs more is a mistake or an attack
 
@@ -125,7 +126,16 @@ def make_plan(
             f"{arena_limit} bytes"
         )
     lowering = Lowering(constants, isa or best())
+    _link_for_other_sizes(graph, lowering)
     return _Planner(graph, shapes, lowering).plan(arena_limit)
+
+
+def _link_for_other_sizes(graph: Graph, lowering: Lowering) -> None:
+    """Have the kernels ready that images of other sizes take: these shall compile nothing."""
+    is_open = any(None in shape[1:] for shape in graph.shapes().values())
+    names = {name for node in graph.nodes for name in node.op.size_kernels}
+    for name in sorted({*COPIES, *names}) if is_open else ():
+        lowering.kernel_address(name)
 
 
 class _Planner:

@@ -34,7 +34,8 @@ def model() -> Any:
     x = layers.Multiply()([x, gate])
     x = layers.DepthwiseConv2D(3, padding="same", activation="silu")(x)
     x = layers.ZeroPadding2D(1)(x)
-    x = layers.Conv2D(16, 3, dilation_rate=2, padding="same")(x)
+    x = layers.Conv2D(32, 3, dilation_rate=2, padding="same")(x)
+    x = layers.Conv2D(32, 3, padding="same", activation="relu")(x)  # direct or in tiles
     x = layers.UpSampling2D(2)(x)
     x = layers.Conv2DTranspose(8, 3, strides=2, padding="same")(x)
     model = keras.Model(inputs, layers.Conv2D(5, 1)(x))
