@@ -60,7 +60,9 @@ def lower_winograd(
     TH, TW = -(-OH // tile), -(-OW // tile)
     n_tiles = batch * TH * TW
     CP, OCP = (-(-n // isa.lanes) * isa.lanes for n in (C, OC))
-    panels = lowering.constant(owner, "points", lambda: transform_filters(filters, size, isa))
+    panels = lowering.constant(
+        owner, f"points {tile}", lambda: transform_filters(filters, size, isa)
+    )
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
     fields: dict[str, Any] = {
         "x": x.address + -corner, "y": y.address,
