@@ -52,15 +52,17 @@ def lower_conv(
     bias : float32[OC] or None
     """
     *taps, C, OC = filters.shape
-    runs, run_len = _runs(x, lift(window.dilation, 1), lift(taps, 1), C)
+    N, columns = OC // groups, filters.reshape(-1, OC)
+    panels = lowering.constant(
+        owner, "panels", lambda: _pack_groups(columns, bias, groups, lowering.isa)
+    )
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
-    matrix = filters.reshape(-1, OC)
+    steps = lift(window.strides, 1)
+    d, h, w = (s * step for s, step in zip(x.strides[1:], steps, strict=True))
     lower_matrix(
-        lowering, x.address + -corner, x.strides, y,
-        lowering.constant(
-            owner, "panels", lambda: _pack_groups(matrix, bias, groups, lowering.isa)
-        ),
-        matrix.shape, Runs(runs, run_len, FLOAT_NBYTES * C), lift(window.strides, 1), groups,
+        lowering, x.address + -corner, (x.strides[0], d, h, w), y,
+        _runs(x, lift(window.dilation, 1), lift(taps, 1), C),
+        Matrix(panels, columns.shape[0], N, groups, FLOAT_NBYTES * C, FLOAT_NBYTES * N),
         epilogue, residual,
     )  # fmt: skip
 
@@ -71,7 +73,18 @@ class Runs:
 
     offsets: tuple[int, ...]
     length: int
-    group_nbytes: int  # from one group's floats to the next one's
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Packed filters ``float32[groups, K, N]``."""
+
+    panels: int  # address
+    K: int
+    N: int
+    groups: int = 1
+    x_group: int = 0  # bytes from one group's inputs to the next one's
+    y_group: int = 0  # and from its outputs
 
 
 def lower_matrix(
@@ -79,14 +92,10 @@ def lower_matrix(
     x: Address,
     x_strides: Strides,
     y: Buffer,
-    panels: int,
-    matrix_shape: tuple[int, ...],
     runs: Runs,
-    steps: Triple,
-    groups: int,
-    epilogue: Epilogue,
+    matrix: Matrix,
+    epilogue: Epilogue = NO_EPILOGUE,
     residual: Buffer | None = None,
-    y_group: int = 0,
     flops: int = 0,
 ) -> None:
     """Append ``y[m] = epilogue(sum over runs of x[m] * w + b)`` for every pixel m of `y`.
@@ -94,44 +103,41 @@ def lower_matrix(
     Parameters
     ----------
     x : address of the first pixel's receptive field
-    panels : address of the packed ``float32[K, OC]`` matrix, its shape in `matrix_shape`
-    steps : input pixels between two output pixels
-    y_group : bytes from one group's columns to the next one's, if they do not touch
+    x_strides : bytes between the receptive fields of neighbouring output pixels
     flops : operations of the convolution that this stands for, if it needs more
     """
-    K, OC = matrix_shape
-    isa, N = lowering.isa, OC // groups
+    K, N, groups = matrix.K, matrix.N, matrix.groups
+    isa = lowering.isa
     batch, OD, OH, OW, _ = y.dims
     M = batch * OD * OH * OW
-    lowering.flops = flops or 2 * K * OC * M
+    own_flops = 2 * K * N * groups * M
+    lowering.flops = flops or own_flops
     blocks = _blocks(
-        M, -(-N // isa.tile_columns), 2 * K * OC * M, groups, isa.heights[0],
+        M, -(-N // isa.tile_columns), own_flops, groups, isa.heights[0],
         by_rows=M * (runs.length + N) > K * N and MIN_TASKS * isa.heights[0] <= M,
     )  # fmt: skip
     lowering.scratch(3 * 8 * (blocks["rows_per_task"] + isa.heights[0]))
-    x_pixel = [s * step for s, step in zip(x_strides[1:], steps, strict=True)]
     optional: dict[str, Any] = {}
     if residual is not None:
         optional = {"r": residual.address, **stride_fields("r", residual.strides)}
     lowering.call(
         "f32_conv",
         groups * blocks["panel_blocks"] * blocks["row_blocks"] if M else 0,
-        x=x, y=y.address, panels=panels,
+        x=x, y=y.address, panels=matrix.panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
         group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         OD=OD, OH=OH, OW=OW, M=M,
-        **stride_fields("x", (x_strides[0], *x_pixel)),
-        **stride_fields("y", y.strides),
-        OC=N, x_group=runs.group_nbytes, y_group=y_group or FLOAT_NBYTES * N,
-        height=_tile_height(x_pixel[2], isa.heights),
+        **stride_fields("x", x_strides), **stride_fields("y", y.strides),
+        OC=N, x_group=matrix.x_group, y_group=matrix.y_group,
+        height=_tile_height(x_strides[3], isa.heights),
         activate=epilogue.activate, activate_args=epilogue.activate_args,
         **blocks, **epilogue.bounds, **optional,
     )  # fmt: skip
 
 
-def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> tuple[tuple[int, ...], int]:
-    """Return the receptive field as byte offsets of runs, and the floats of a run.
+def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> Runs:
+    """Return the receptive field of a pixel.
 
     A filter row of KW taps is one run where its taps touch in memory.
     """
@@ -142,7 +148,7 @@ def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> tuple[tuple[int,
     offsets = [
         d * s_d + h * s_h + w * s_w for d in range(KD) for h in range(KH) for w in range(n_w)
     ]
-    return tuple(offsets), run_len
+    return Runs(tuple(offsets), run_len)
 
 
 def _blocks(

@@ -23,7 +23,7 @@ from ..lazy import Weight
 from ..ops.window import Window, lift
 from ..shapes import product
 from .buffer import Buffer, Strides
-from .conv import Runs, lower_matrix
+from .conv import Matrix, Runs, lower_matrix
 from .epilogue import Epilogue
 
 if TYPE_CHECKING:
@@ -79,13 +79,13 @@ def lower_transpose(
         if 0 in outputs.dims:
             continue
         n_taps = product(tuple(len(p.taps) for p in phase))
+        panels = lowering.constant(
+            owner, f"panels of phase {[p.first for p in phase]}",
+            partial(_pack_phase, filters, bias, phase, lowering.isa),
+        )  # fmt: skip
         lower_matrix(
             lowering, x.address, x.strides, outputs,
-            lowering.constant(
-                owner, f"panels of phase {[p.first for p in phase]}",
-                partial(_pack_phase, filters, bias, phase, lowering.isa),
-            ),
-            (n_taps * C, OC), Runs(_offsets(x.strides, phase), C, 0), (1, 1, 1), 1, epilogue,
+            Runs(_offsets(x.strides, phase), C), Matrix(panels, n_taps * C, OC), epilogue,
         )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
 from ..lazy import Weight
 from ..ops.window import Window
 from .buffer import FLOAT_NBYTES, Buffer, stride_fields
-from .conv import Runs, lower_matrix
-from .epilogue import INFINITY, NO_EPILOGUE, Epilogue
+from .conv import Matrix, Runs, lower_matrix
+from .epilogue import INFINITY, Epilogue
 
 if TYPE_CHECKING:
     from .lowering import Lowering
@@ -119,6 +119,7 @@ def _lower_steps(
         for key in ("v_tile", "m_tile")
     )
     fields |= {"v": v.address, "v_point": v.strides[0], "m": m.address, "m_point": m.strides[0]}
+    matrix = Matrix(panels, C, OC, n_points, fields["v_point"], fields["m_point"])
     for first in range(0, n_tiles, chunk):
         count = min(chunk, n_tiles - first)
         T = max(count // MIN_TASKS, 1)
@@ -126,9 +127,8 @@ def _lower_steps(
         lowering.call(f"f32_winograd_input_{name}", -(-count // T), **fields)
         rows = Buffer((1, count, OC), m.address, (0, 0, 0, fields["m_tile"]))
         lower_matrix(
-            lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, panels,
-            (C, n_points * OC), Runs((0,), C, fields["v_point"]), (1, 1, 1), n_points,
-            NO_EPILOGUE, y_group=fields["m_point"], flops=flops * count // n_tiles,
+            lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, Runs((0,), C), matrix,
+            flops=flops * count // n_tiles,
         )  # fmt: skip
         lowering.call(f"f32_winograd_output_{name}", -(-count // T), **fields)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cnnkern.codegen.isa import AVX2, AVX512, ISAS, Isa
 from cnnkern.plan.buffer import Buffer
-from cnnkern.plan.conv import ROWS_PER_TASK, _blocks, _runs, _tile_height
+from cnnkern.plan.conv import ROWS_PER_TASK, Runs, _blocks, _runs, _tile_height
 
 
 def test_blocks_by_hand() -> None:
@@ -63,15 +63,15 @@ def test_pixels_a_page_apart_take_a_shorter_tile(
 def test_a_filter_row_is_one_run() -> None:
     """3x2 filter on rows of 10 pixels of 5 channels."""
     x = Buffer.allocate("x", (1, 8, 10, 5))
-    assert _runs(x, (1, 1, 1), (1, 3, 2), 5) == ((0, 200, 400), 10)
+    assert _runs(x, (1, 1, 1), (1, 3, 2), 5) == Runs((0, 200, 400), 10)
 
 
 def test_dilated_taps_are_runs_of_their_own() -> None:
     x = Buffer.allocate("x", (1, 8, 10, 5))
-    assert _runs(x, (1, 2, 3), (1, 2, 2), 5) == ((0, 60, 400, 460), 5)
+    assert _runs(x, (1, 2, 3), (1, 2, 2), 5) == Runs((0, 60, 400, 460), 5)
 
 
 def test_the_taps_of_a_group_do_not_touch() -> None:
     """A group reads 5 of 10 channels."""
     x = Buffer.allocate("x", (1, 8, 4, 10))
-    assert _runs(x, (1, 1, 1), (1, 1, 3), 5) == ((0, 40, 80), 5)
+    assert _runs(x, (1, 1, 1), (1, 1, 3), 5) == Runs((0, 40, 80), 5)
