@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from cnnkern.engine import Model
-from cnnkern.engine.threads import get_num_threads, set_num_threads
+from cnnkern.engine.threads import _leave_cpu, get_num_threads, set_num_threads
 from support import evaluate, images, run_python, small_cnn
 
 SHOW_THREADS = "from cnnkern.engine.threads import get_num_threads; print(get_num_threads())"
@@ -82,6 +82,17 @@ else:  # the main thread ends in the middle of its own predict
     signal.setitimer(signal.ITIMER_REAL, moment)
     predict()
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
+def test_a_thread_that_leaves_a_cpu_may_come_back() -> None:
+    allowed = os.sched_getaffinity(0)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(_leave_cpu, min(allowed)).result()
+        assert thread.submit(os.sched_getaffinity, 0).result() == allowed
+        thread.submit(os.sched_setaffinity, 0, {min(allowed)}).result()
+        thread.submit(_leave_cpu, min(allowed)).result()  # nowhere to go
+        assert thread.submit(os.sched_getaffinity, 0).result() == {min(allowed)}
 
 
 @pytest.fixture
