@@ -1,6 +1,8 @@
-"""Each direct convolution of shapes.csv: GFLOP/s and percent of the measured FMA peak.
+"""Each convolution of shapes.csv: GFLOP/s and percent of the measured FMA peak.
 
     python bench/bench_kernels.py [--isa avx2] [--rounds 15] [--threads 1 2]
+
+A Winograd convolution counts the operations of the direct sum that it saves.
 
 A shape is checked against a float64 convolution before it is timed. Peak and kernels are
 timed in turn, round by round, and the medians are compared.
@@ -25,9 +27,10 @@ from cnnkern.codegen.isa import FMA_CHAINS, ISAS, Isa, available, best
 from cnnkern.engine import workspace
 from cnnkern.engine.workspace import Workspace
 from cnnkern.graph import Graph, Node
-from cnnkern.kernels import native, variant
+from cnnkern.kernels import native
 from cnnkern.kernels.records import PEAK
 from cnnkern.ops.conv import Conv
+from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.layout import Input
 from cnnkern.plan import Constants, make_plan
 
@@ -35,13 +38,20 @@ PEAK_ROUNDS = 400_000  # about 1 ms
 
 
 def conv_graph(row: dict[str, str], rng: np.random.Generator) -> Graph:
-    """Return a graph of one SAME convolution with the geometry of a row."""
+    """Return a graph of one SAME convolution of the kind and geometry of a row."""
     H, W, C, OC, KH, KW, stride = (
         int(row[key]) for key in ("H", "W", "C", "OC", "KH", "KW", "stride")
     )
-    filters = rng.standard_normal((KH, KW, C, OC), np.float32) / np.float32(KH * KW * C) ** 0.5
+    filters = rng.standard_normal((KH, KW, C, OC), np.float32) / np.float32(
+        (KH * KW * C) ** 0.5
+    )
     bias = rng.standard_normal(OC, np.float32)
-    conv = Conv(filters.astype(np.float32), bias, (stride, stride), "same")
+    options = {"strides": (stride, stride), "padding": "same"}
+    if row["kind"] == "depthwise":
+        conv = DepthwiseConv(filters[:, :, :1].swapaxes(2, 3), bias, **options)
+    else:
+        may_transform = row["kind"] == "winograd"
+        conv = Conv(filters, bias, may_transform=may_transform, **options)
     nodes = (Node("x", Input((1, H, W, C))), Node("y", conv, ("x",)))
     return Graph(nodes, ("x",), ("y",))
 
@@ -104,7 +114,7 @@ def main() -> None:
     isa = next(i for i in ISAS if i.name == options.isa)
     workspace.PARALLEL_FLOPS = 0
     rng = np.random.default_rng(0)
-    table = Table(title=f"{variant('f32_conv', isa)}, median of {options.rounds} rounds")
+    table = Table(title=f"{isa.name}, median of {options.rounds} rounds")
     for heading in ("convolution", "where", "threads", "GFLOP/s", "peak", "% of peak", "x 1"):
         table.add_column(heading, justify="left" if heading in ("where",) else "right")
     for row in csv.DictReader(Path(__file__).with_name("shapes.csv").open()):
@@ -115,7 +125,7 @@ def main() -> None:
             runs.append(checked_run(graph, isa, n_threads, rng))
         peak, *rates = measure(runs, options.rounds)
         for n_threads, rate in zip(options.threads, rates, strict=True):
-            name = "{H}x{W}x{C}->{OC} {KH}x{KW} s{stride}".format(**row)
+            name = "{kind} {H}x{W}x{C}->{OC} {KH}x{KW} s{stride}".format(**row)
             share, gain = rate / (peak * n_threads), rate / rates[0]
             table.add_row(
                 name, row["where"], str(n_threads), f"{rate:.1f}", f"{peak * n_threads:.1f}",
