@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +51,8 @@ class Model:
         self._optimised = optimise(graph, precision)
         self._constants = Constants()
         self._plans: dict[tuple[tuple[int, ...], ...], _Planned] = {}
-        self._simple: dict[tuple[int, ...], _Planned] = {}  # of one input and one output
+        # By input shape, where the model has one input and one output.
+        self._simple: dict[tuple[int, ...], Callable[[Array], Array]] = {}
         self._structure = graph.output_structure
         if self._structure is None:
             self._structure = flat(len(graph.outputs))
@@ -100,9 +101,9 @@ class Model:
             Weights must be read from the model's file, which was changed after loading.
         """
         if isinstance(x, np.ndarray) and x.dtype is FLOAT32:
-            planned = self._simple.get(x.shape)
-            if planned is not None:
-                return planned.predict_one(x)
+            predict_one = self._simple.get(x.shape)
+            if predict_one is not None:
+                return predict_one(x)
         arrays = input_arrays(self.graph, self._shapes, x)
         results = self._planned(tuple(a.shape for a in arrays)).predict(arrays)
         return pack(self._structure, results)
@@ -194,7 +195,7 @@ class Model:
                 self._simple.pop(oldest[0], None)
             self._plans[shapes] = planned
             if len(shapes) == 1 and self._structure == 0:
-                self._simple[shapes[0]] = planned
+                self._simple[shapes[0]] = planned.predict_one
         return planned
 
 
@@ -226,14 +227,13 @@ class _Planned:
 
     def _take(self) -> Workspace:
         """Return a free workspace that has room for the current number of threads."""
-        n_threads = POOL.n_threads
         try:
-            while True:
-                workspace = self._free.pop()
-                if workspace.wanted_threads == n_threads:
-                    return workspace
+            workspace = self._free.pop()
         except IndexError:  # none is left
-            return Workspace(self.plan, n_threads)
+            return Workspace(self.plan, POOL.n_threads)
+        if workspace.wanted_threads == POOL.n_threads:
+            return workspace
+        return Workspace(self.plan, POOL.n_threads)
 
 
 def _single(shapes: list[Shape]) -> Shape | list[Shape]:
