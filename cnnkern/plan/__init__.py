@@ -16,7 +16,7 @@ from ..kernels import KERNELS, address
 from ..kernels.memory import ALIGNMENT
 from ..kernels.records import STEP
 from ..shapes import product
-from .buffer import ABSOLUTE, MAX_RANK, Address, Buffer
+from .buffer import ABSOLUTE, FLOAT_NBYTES, MAX_RANK, Address, Buffer
 from .layout import Lifetime, place
 from .lowering import Constants, HostCall, Lowering, Step
 
@@ -51,6 +51,7 @@ class Plan:
     constants: Constants  # kept alive by their plans
     isa: Isa
     host_calls: tuple[HostCall, ...] = ()  # in the order of their steps
+    tensors_nbytes: int = 0  # of all tensors that nodes compute
 
     @cached_property
     def flops(self) -> int:
@@ -176,6 +177,7 @@ class _Planner:
             constants=self.lowering.constants,
             isa=self.lowering.isa,
             host_calls=tuple(self.lowering.host_calls),
+            tensors_nbytes=sum(FLOAT_NBYTES * product(s) for s in self.shapes.values()),
         )
 
     def _lower(self, node: Node) -> None:

@@ -66,6 +66,11 @@ class Constants:
 
     arrays: dict[tuple[Any, ...], Array] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """Size of all arrays together."""
+        return sum(array.nbytes for array in self.arrays.values())
+
     def address(self, key: tuple[Any, ...], make: Callable[[], np.ndarray]) -> int:
         """Return the address of the array that `make` gives, made once per key."""
         array = self.arrays.get(key)

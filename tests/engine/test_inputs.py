@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnkern import engine
 from cnnkern.engine import MAX_PLANS, Model
 from cnnkern.errors import DTypeError, ShapeError
 from cnnkern.graph import Array
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.layout import Flatten
 from cnnkern.ops.merge import Add, Concatenate
+from cnnkern.plan import Constants
 from support import evaluate, graph_of, images, small_cnn
 
 INTEGERS = np.random.default_rng(4).integers(0, 2, (5, 12, 12, 3))
@@ -139,6 +141,23 @@ def test_batches_do_not_change_the_bits(model: Model, batch_size: int) -> None:
     singles = np.concatenate([model(x[i : i + 1]) for i in range(len(x))])
     np.testing.assert_array_equal(model.predict(x, batch_size=batch_size), singles)
     np.testing.assert_array_equal(model(x), singles)
+
+
+@pytest.mark.parametrize(("cache_nbytes", "size"), [(1, 1), (3 * 10**5, 3), (1 << 30, 7)])
+def test_groups_of_images_do_not_change_the_bits(
+    monkeypatch: pytest.MonkeyPatch, cache_nbytes: int, size: int
+) -> None:
+    """Activations of 3 images fit: 7 images are groups of 3, 3 and 1."""
+    x, model = images(7), Model(small_cnn())
+    expected = model(x)
+    single = model.plan((1, *x.shape[1:]))
+    scale = single.arena_nbytes / 10**5
+    monkeypatch.setattr(engine, "CACHE_NBYTES", int(cache_nbytes * scale))
+    monkeypatch.setattr(Constants, "nbytes", 0)  # weights alone would speak for one group
+    grouped = Model(small_cnn())
+    np.testing.assert_array_equal(grouped(x), expected)
+    assert (size, *x.shape[1:]) in {shape for (shape,) in grouped._plans}
+    np.testing.assert_array_equal(grouped(x), expected)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.0, "2", True])
