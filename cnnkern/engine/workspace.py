@@ -34,7 +34,7 @@ class Workspace:
         self._segments = list(self._cut(plan))
         self._serial = native("run_serial", plan.isa)
         self._args = self._run.ctypes.data
-        self.run = self._runner()
+        self.run = self._runner()  # to be called while the workspace lives
 
     def _runner(self) -> Callable[[], None]:
         """Return the function that computes the outputs from the inputs."""
