@@ -23,18 +23,8 @@ FASTMATH: set[str] = set()
 
 # What a kernel's object may leave to the linker: the C library only.
 ALLOWED_SYMBOLS = frozenset(
-    {
-        "memcpy",
-        "memset",
-        "memmove",
-        "sched_yield",
-        "sched_getcpu",
-        "fmaf",
-        "floorf",
-        "ceilf",
-        "rintf",
-    }
-    | {"expf", "logf", "truncf"}
+    {"memcpy", "memset", "memmove", "sched_yield", "sched_getcpu"}
+    | {"fmaf", "floorf", "ceilf", "rintf", "expf", "logf", "truncf"}
 )
 
 inline = numba.njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=FASTMATH)

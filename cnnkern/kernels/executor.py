@@ -75,6 +75,7 @@ def help_runs(isa: Isa):
 
     def kernel(p, helper_address, thread, patience):
         helper = record_at(helper_address, HELPER)
+        helper.is_crowded = 0  # what an earlier call found is over: an idle helper must sleep
         idle = 0
         while idle < patience:
             idle = wait(idle)

@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnkern.codegen.isa import best
 from cnnkern.engine import Model
-from cnnkern.engine.threads import _leave_cpu, get_num_threads, set_num_threads
+from cnnkern.engine.threads import _Door, _leave_cpu, get_num_threads, set_num_threads
+from cnnkern.kernels import native
+from cnnkern.kernels.records import HELPER
 from support import evaluate, images, run_python, small_cnn
 
 SHOW_THREADS = "from cnnkern.engine.threads import get_num_threads; print(get_num_threads())"
@@ -82,6 +85,15 @@ else:  # the main thread ends in the middle of its own predict
     signal.setitimer(signal.ITIMER_REAL, moment)
     predict()
 """
+
+
+def test_a_helper_forgets_that_it_was_crowded() -> None:
+    """It would look for room again and again, and never go to sleep."""
+    record = np.zeros(1, HELPER)
+    record["is_crowded"] = 1
+    door = _Door()
+    native("help_runs", best())(door.address, record.ctypes.data, 1, 1)
+    assert record["is_crowded"] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
