@@ -30,6 +30,8 @@ from .simd import Simd
 from .vector import F32, I64, VOID
 
 LINE = 64  # bytes of a cache line
+# Filters stream from far caches, and the processor's own prefetch ends with every page.
+FILTERS_AHEAD_NBYTES = 4096
 
 # Arguments of a tile function, in order.
 TILE_ARGUMENTS = (
@@ -138,6 +140,8 @@ class _Tile:
             with cgutils.for_range_slice(b, first, end, step) as (offset, _):
                 address = b.load(filters)
                 columns = self._columns(address)
+                for nbytes in range(0, 4 * self.width, LINE):
+                    simd.prefetch(simd.offset(address, FILTERS_AHEAD_NBYTES + nbytes))
                 for start, row in zip(starts, sums, strict=True):
                     pixel = b.load(simd.pointer(b.add(start, offset), F32))
                     pixels = self._splats(pixel)

@@ -16,7 +16,8 @@ from ..codegen.vector import call_kernel, integers
 def f32_conv(isa: Isa):
     """Return the kernel ``y = activate(clip(conv(x, w) + b + r, lo, hi))``; record CONV.
 
-    A tile of the task range is one (group, panel block, row block), the row block last.
+    A task is one (group, panel block, row block); the steps between neighbours of each kind
+    are the plan's choice.
     Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses.
     """
     tile = tile_call(isa)
@@ -27,9 +28,9 @@ def f32_conv(isa: Isa):
         x_rows, y_rows = scratch, scratch + table_nbytes
         r_rows = scratch + 2 * table_nbytes if p.r else 0
         for task in range(begin, end):
-            row_block = task % p.row_blocks
-            panel_block = task // p.row_blocks % p.panel_blocks
-            group = task // (p.row_blocks * p.panel_blocks)
+            row_block = task // p.row_step % p.row_blocks
+            panel_block = task // p.panel_step % p.panel_blocks
+            group = task // p.group_step
             m0 = row_block * p.rows_per_task
             n_rows = min(p.rows_per_task, p.M - m0)
             x, y, r = p.x + group * p.x_group, p.y + group * p.y_group, p.r + group * p.y_group

@@ -1,10 +1,9 @@
 """The loop that runs a plan: call each step's kernel, by address, over its tiles.
 
 A thread claims tiles, of its own share first, until none is left and waits until all are
-finished. Nobody waits
-for a helper to arrive: one that is late finds the tiles gone, or the door closed. The
-caller closes the door and waits until the helpers inside have left, because the run's
-memory is its own; the door outlives every run.
+finished. Nobody waits for a helper to arrive: one that is late finds the tiles gone, or the
+door closed. The caller closes the door and waits until the helpers inside have left, because
+the run's memory is its own; the door outlives every run.
 """
 
 from ..codegen.isa import Isa
@@ -98,20 +97,21 @@ def take_part(p, thread, begin, end):
     """Run steps begin .. end together with whoever else does."""
     mode = flush_denormals()
     for s in range(begin, end):
-        run_step(p, thread, s)
+        step = record_at(p.steps + s * STEP_NBYTES, STEP)
+        run_tiles(p, thread, s, step)
+        for joined in range(max(s + 1 - step.joined, begin), s + 1):
+            wait_until_finished(p, joined)
     restore_mode(mode)
 
 
 @inline
-def run_step(p, thread, s):
-    """Claim and run tiles of step `s`; return when all its tiles are finished.
+def run_tiles(p, thread, s, step):
+    """Claim and run tiles of step `s` until none is left.
 
     Each thread begins with a share of its own, the same part of every step's tiles: what it
     wrote in one step it finds in its own cache in the next one. Then it helps the others.
     """
-    step = record_at(p.steps + s * STEP_NBYTES, STEP)
     counters = p.counters + s * (p.n_threads + 1) * LINE
-    finished = counters + p.n_threads * LINE
     scratch = p.scratch + thread * p.scratch_nbytes
     mine = 0
     for i in range(p.n_threads):
@@ -125,7 +125,14 @@ def run_step(p, thread, s):
             mine += end - begin
             begin = atomic_add(counters + owner * LINE, step.grain)
     if mine:
-        atomic_add(finished, mine)
+        atomic_add(counters + p.n_threads * LINE, mine)
+
+
+@inline
+def wait_until_finished(p, s):
+    """Return when all tiles of step `s` are finished."""
+    step = record_at(p.steps + s * STEP_NBYTES, STEP)
+    finished = p.counters + (s * (p.n_threads + 1) + p.n_threads) * LINE
     spins = 0
     while atomic_load(finished) < step.n_tiles:
         spins = wait(spins)

@@ -21,7 +21,8 @@ CONV = _record(
     "y_n", "y_d", "y_h", "y_w",
     "r_n", "r_d", "r_h", "r_w",
     "OC", "x_group", "y_group",  # columns per group; from one group to the next
-    "height", "rows_per_task", "row_blocks", "panels_per_task", "panel_blocks",
+    "height", "rows_per_task", "row_blocks", "row_step",
+    "panels_per_task", "panel_blocks", "panel_step", "group_step",
     "activate", "activate_args",  # row function of the epilogue, or 0
     floats=("lo", "hi"),
 )  # fmt: skip
@@ -180,7 +181,11 @@ PARAMETERS = _record(floats=("a", "b", "c"))
 
 PEAK = _record("y")
 
-STEP = _record("kernel", "args", "n_tiles", "grain")  # a thread claims `grain` tiles at once
+STEP = _record(
+    "kernel", "args", "n_tiles",
+    "grain",  # tiles that a thread claims at once
+    "joined",  # steps, this one the last, that must be finished before a thread goes on
+)  # fmt: skip
 STEP_NBYTES = STEP.itemsize
 
 RUN = _record(

@@ -17,6 +17,7 @@ from ..kernels.memory import ALIGNMENT
 from ..kernels.records import STEP
 from ..shapes import product
 from .buffer import ABSOLUTE, FLOAT_NBYTES, MAX_RANK, Address, Buffer
+from .joins import joins
 from .layout import Lifetime, place
 from .lowering import Constants, HostCall, Lowering, Step
 
@@ -100,6 +101,7 @@ class Plan:
         table["kernel"] = [address(step.kernel, self.isa) for step in self.steps]
         table["n_tiles"] = [step.n_tiles for step in self.steps]
         table["grain"] = [step.grain for step in self.steps]
+        table["joined"] = joins(self.steps)
         return table
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 ROWS_PER_TASK = 112
 # Tasks of a step: enough for several threads to end together.
 MIN_TASKS = 16
+# Bytes of filters from the L3 cache in the time of a byte of the input from another core.
+# The cores of a virtual machine often share no L3, and it does not say so.
+TRANSFER_COST = 2
 # Below this many multiply-adds a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
 PAGE = 4096  # L1d sets repeat at this distance: 32 KiB, 8 ways
@@ -114,7 +117,7 @@ def lower_matrix(
     lowering.flops = flops or own_flops
     blocks = _blocks(
         M, -(-N // isa.tile_columns), own_flops, groups, isa.heights[0],
-        by_rows=M * (runs.length + N) > K * N and MIN_TASKS * isa.heights[0] <= M,
+        by_rows=TRANSFER_COST * M * (runs.length + N) > K * N,
     )  # fmt: skip
     lowering.scratch(3 * 8 * (blocks["rows_per_task"] + isa.heights[0]))
     optional: dict[str, Any] = {}
@@ -156,21 +159,26 @@ def _blocks(
 ) -> dict[str, int]:
     """Cut M rows and N panels into tasks: whole tiles, panels only where rows are few.
 
-    Tasks of some rows and all panels leave the next step its input in the same core's cache,
-    but every core then reads all filters: `by_rows` says that these are the smaller part.
+    Neighbouring tasks share their rows, or their panels if not `by_rows`. A thread that keeps
+    to some rows finds its input in its own cache, but reads all filters.
     """
     rows = min(ROWS_PER_TASK, max(-(-M // MR), 1) * MR)
     wanted = max(min(MIN_TASKS, flops // MIN_TASK_FLOPS), 1)
-    while rows > (1 if by_rows else 2) * MR and -(-M // rows) * groups < wanted:
+    height = 1 if by_rows and MIN_TASKS * MR <= M else 2
+    while rows > height * MR and -(-M // rows) * groups < wanted:
         rows = -(-rows // 2 // MR) * MR
     row_blocks = max(-(-M // rows), 1)
     panel_blocks = min(-(-wanted // (row_blocks * groups)), panels)
     per_task = -(-panels // panel_blocks)
+    panel_blocks = -(-panels // per_task)
     return {
         "rows_per_task": rows,
         "row_blocks": row_blocks,
+        "row_step": panel_blocks if by_rows else 1,
         "panels_per_task": per_task,
-        "panel_blocks": -(-panels // per_task),
+        "panel_blocks": panel_blocks,
+        "panel_step": 1 if by_rows else row_blocks,
+        "group_step": row_blocks * panel_blocks,
     }
 
 

@@ -19,11 +19,18 @@ def test_blocks_by_hand() -> None:
     assert (few_rows["panels_per_task"], few_rows["panel_blocks"]) == (2, 10)
 
 
-def test_small_filters_are_read_by_every_task() -> None:
-    """196 rows are 14 tasks of one tile, or 7 of two with the panels shared out."""
+def test_rows_or_panels_of_a_task() -> None:
+    """224 rows are 16 tasks of one tile, or 8 of two with the panels shared out."""
+    by_rows, by_panels = (_blocks(224, 8, 10**8, 1, 14, by_rows=b) for b in (True, False))
+    assert (by_rows["row_blocks"], by_rows["panel_blocks"]) == (16, 1)
+    assert (by_panels["row_blocks"], by_panels["panel_blocks"]) == (8, 2)
+
+
+def test_neighbouring_tasks_share_rows_or_panels() -> None:
+    """196 rows are 7 blocks; the panels are 3."""
     by_rows, by_panels = (_blocks(196, 8, 10**8, 1, 14, by_rows=b) for b in (True, False))
-    assert (by_rows["row_blocks"], by_rows["panel_blocks"]) == (14, 2)
-    assert (by_panels["row_blocks"], by_panels["panel_blocks"]) == (7, 3)
+    assert (by_rows["row_step"], by_rows["panel_step"], by_rows["group_step"]) == (3, 1, 21)
+    assert (by_panels["row_step"], by_panels["panel_step"]) == (1, 7)
 
 
 def test_no_rows_are_one_empty_block() -> None:

@@ -1,0 +1,36 @@
+"""Where threads wait for each other: after every step, but for zeros that nobody reads yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .buffer import Address
+
+if TYPE_CHECKING:
+    from .lowering import Step
+
+
+def joins(steps: Sequence[Step]) -> list[int]:
+    """Return for how many steps, itself the last one, all threads wait after each step.
+
+    0 after the zeros around a tensor when the next step writes the tensor itself.
+    """
+    counts, waiting = [], 0
+    for index, step in enumerate(steps):
+        waiting += 1
+        if _may_run_together(step, *steps[index + 1 : index + 2]):
+            counts.append(0)
+        else:
+            counts.append(waiting)
+            waiting = 0
+    return counts
+
+
+def _may_run_together(step: Step, following: Step | None = None) -> bool:
+    """Tell whether `following` only fills the inside of the border that `step` clears."""
+    if step.kernel != "f32_halo" or following is None or following.node != step.node:
+        return False
+    border = step.fields["y"].storage
+    others = (value for name, value in following.fields.items() if name != "y")
+    return all(not isinstance(v, Address) or v.storage != border for v in others)
