@@ -16,7 +16,7 @@ from .ops.conv import Conv
 from .ops.dense import Dense
 from .ops.depthwise import DepthwiseConv
 from .ops.layout import Identity, ZeroPadding
-from .ops.merge import Add, ScaledAdd
+from .ops.merge import Add, Multiply, ScaledAdd
 from .ops.norm import Affine, BatchNorm
 from .ops.transpose import ConvTranspose
 from .permutes import sink_permutes
@@ -55,6 +55,19 @@ def drop_identities(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(kept))
 
 
+def recognise_hard_sigmoid(graph: Graph) -> Graph:
+    """Make ``relu6(x + 3) * (1/6)``, as MobileNetV3 in Keras writes it, one activation."""
+
+    def rule(*ops: Op) -> Op | None:
+        shift, clip, scale = ops
+        is_shift = isinstance(shift, Add) and shift.scalar == 3
+        is_clip = isinstance(clip, Activation) and clip.bounds == (0, 6)
+        is_scale = isinstance(scale, Multiply) and scale.scalar == 1 / 6
+        return Activation("hard_sigmoid") if is_shift and is_clip and is_scale else None
+
+    return _fuse_chains(graph, 3, rule)
+
+
 def fold_padding(graph: Graph) -> Graph:
     """Make ZeroPadding in front of an unpadded convolution the convolution's own padding."""
 
@@ -63,7 +76,7 @@ def fold_padding(graph: Graph) -> Graph:
             return None
         return replace(second, padding=first.padding) if second.padding == "valid" else None
 
-    return _fuse_pairs(graph, rule)
+    return _fuse_chains(graph, 2, rule)
 
 
 def share_equal_nodes(graph: Graph) -> Graph:
@@ -94,7 +107,7 @@ def fold_scales(graph: Graph) -> Graph:
             return None
         return first.scaled(*factors)
 
-    return _fuse_pairs(graph, rule)
+    return _fuse_chains(graph, 2, rule)
 
 
 def fold_branch_scales(graph: Graph) -> Graph:
@@ -125,7 +138,7 @@ def fuse_activation(graph: Graph) -> Graph:
         can_apply = isinstance(first, Linear) or second.bounds is not None
         return replace(first, activation=second) if can_apply else None
 
-    return _fuse_pairs(graph, rule)
+    return _fuse_chains(graph, 2, rule)
 
 
 def fuse_residual(graph: Graph) -> Graph:
@@ -167,6 +180,7 @@ def allow_winograd(graph: Graph) -> Graph:
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     drop_identities,
+    recognise_hard_sigmoid,
     share_equal_nodes,
     sink_permutes,
     fold_padding,
@@ -177,21 +191,24 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
 )
 
 
-def _fuse_pairs(graph: Graph, rule: Callable[[Op, Op], Op | None]) -> Graph:
-    """Replace a node and its only input by one op where `rule` gives one.
+def _fuse_chains(graph: Graph, length: int, rule: Callable[..., Op | None]) -> Graph:
+    """Replace `length` nodes, each the next one's only input, by the op that `rule` gives.
 
-    The input must have no other reader. The fused node keeps the second one's name.
+    They must have no other reader. The fused node keeps the last one's name.
     """
     consumers = graph.consumers()
     done: dict[str, Node] = {}
     for node in graph.nodes:
-        before = done[node.inputs[0]] if len(node.inputs) == 1 else None
-        op = None
-        if before and len(consumers[before.name]) == 1 and before.name not in graph.outputs:
-            op = rule(before.op, node.op)
-        if before is None or op is None:
-            done[node.name] = node
-        else:
-            del done[before.name]
-            done[node.name] = Node(node.name, op, before.inputs)
+        done[node.name] = node
+        chain = [node]
+        while len(chain) < length and len(chain[0].inputs) == 1:
+            before = done[chain[0].inputs[0]]
+            if len(consumers[before.name]) > 1 or before.name in graph.outputs:
+                break
+            chain.insert(0, before)
+        op = rule(*(link.op for link in chain)) if len(chain) == length else None
+        if op is not None:
+            for link in chain:
+                del done[link.name]
+            done[node.name] = Node(node.name, op, chain[0].inputs)
     return replace(graph, nodes=tuple(done.values()))

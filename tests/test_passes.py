@@ -26,6 +26,7 @@ from cnnkern.passes import (
     fuse_activation,
     fuse_residual,
     optimise,
+    recognise_hard_sigmoid,
     share_equal_nodes,
 )
 from random_graphs import random_graph, random_input
@@ -99,6 +100,35 @@ def test_identities_are_dropped() -> None:
 def test_an_identity_that_is_an_output_stays() -> None:
     before = graph([("a", RELU, ("x",)), ("y", Identity(), ("a",))])
     assert names(drop_identities(before)) == ["x", "a", "y"]
+
+
+HARD_SIGMOID: Steps = [
+    ("three", Add(3.0), ("x",)),
+    ("clip", Activation("bounded_relu", (0.0, 6.0, 0.0)), ("three",)),
+    ("sixth", Multiply(1 / 6), ("clip",)),
+]
+
+
+def test_a_hard_sigmoid_is_recognised() -> None:
+    before = graph([*HARD_SIGMOID, ("y", Multiply(), ("sixth", "x"))], "y")
+    after = recognise_hard_sigmoid(before)
+    assert names(after) == ["x", "sixth", "y"]
+    assert_same_meaning(before, after)
+
+
+@pytest.mark.parametrize(
+    ("index", "op"), [(0, Add(2.0)), (1, RELU), (2, Multiply(1 / 5)), (2, Add(1 / 6))]
+)
+def test_no_hard_sigmoid(index: int, op: Op) -> None:
+    steps = list(HARD_SIGMOID)
+    name, _, inputs = steps[index]
+    steps[index] = name, op, inputs
+    assert names(recognise_hard_sigmoid(graph(steps, "sixth"))) == ["x", "three", "clip", "sixth"]
+
+
+def test_a_hard_sigmoid_with_other_readers_stays() -> None:
+    steps = [*HARD_SIGMOID, ("y", Add(), ("sixth", "clip"))]
+    assert len(recognise_hard_sigmoid(graph(steps, "y")).nodes) == 5
 
 
 def test_padding_is_folded_into_convolutions() -> None:

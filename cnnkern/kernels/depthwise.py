@@ -24,9 +24,9 @@ def _depthwise(taps: int, stride: int):
         LANES = isa.lanes
 
         def kernel(p, scratch, begin, end):
-            n_rows = p.OH * p.OD * p.N
+            n_blocks = (p.C + p.channels_per_task - 1) // p.channels_per_task
             for task in range(begin, end):
-                row, c0 = task % n_rows, task // n_rows * p.channels_per_task
+                row, c0 = task // n_blocks, task % n_blocks * p.channels_per_task
                 C = min(p.channels_per_task, p.C - c0)
                 oh, od, n = row % p.OH, row // p.OH % p.OD, row // (p.OH * p.OD)
                 x_row = p.x + n * p.x_n + od * p.x_d + oh * p.x_h + 4 * c0

@@ -26,9 +26,10 @@ ROWS_PER_TASK = 112
 MIN_TASKS = 16
 # Bytes of filters from the L3 cache in the time of a byte of the input from another core.
 # The cores of a virtual machine often share no L3, and it does not say so.
-TRANSFER_COST = 2
-# Below this many multiply-adds a task costs less than claiming it.
+TRANSFER_COST = 8
+# Below this many operations a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
+FILTER_FLOPS = 24  # operations in the time in which a float of the filters arrives
 PAGE = 4096  # L1d sets repeat at this distance: 32 KiB, 8 ways
 L1_WAYS = 8
 
@@ -116,7 +117,8 @@ def lower_matrix(
     own_flops = 2 * K * N * groups * M
     lowering.flops = flops or own_flops
     blocks = _blocks(
-        M, -(-N // isa.tile_columns), own_flops, groups, isa.heights[0],
+        M, -(-N // isa.tile_columns), own_flops + FILTER_FLOPS * K * N * groups, groups,
+        isa.heights[0],
         by_rows=TRANSFER_COST * M * (runs.length + N) > K * N,
     )  # fmt: skip
     lowering.scratch(3 * 8 * (blocks["rows_per_task"] + isa.heights[0]))
@@ -155,7 +157,7 @@ def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> Runs:
 
 
 def _blocks(
-    M: int, panels: int, flops: int, groups: int, MR: int, by_rows: bool
+    M: int, panels: int, work: int, groups: int, MR: int, by_rows: bool
 ) -> dict[str, int]:
     """Cut M rows and N panels into tasks: whole tiles, panels only where rows are few.
 
@@ -163,7 +165,7 @@ def _blocks(
     to some rows finds its input in its own cache, but reads all filters.
     """
     rows = min(ROWS_PER_TASK, max(-(-M // MR), 1) * MR)
-    wanted = max(min(MIN_TASKS, flops // MIN_TASK_FLOPS), 1)
+    wanted = max(min(MIN_TASKS, work // MIN_TASK_FLOPS), 1)
     height = 1 if by_rows and MIN_TASKS * MR <= M else 2
     while rows > height * MR and -(-M // rows) * groups < wanted:
         rows = -(-rows // 2 // MR) * MR
