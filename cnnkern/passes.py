@@ -18,6 +18,7 @@ from .ops.depthwise import DepthwiseConv
 from .ops.layout import Identity, ZeroPadding
 from .ops.merge import Add, Multiply, ScaledAdd
 from .ops.norm import Affine, BatchNorm
+from .ops.pairs import ConvDepthwise
 from .ops.transpose import ConvTranspose
 from .permutes import sink_permutes
 
@@ -39,7 +40,9 @@ def optimise(graph: Graph, precision: str = "fast") -> Graph:
     """
     for rewrite in PASSES:
         graph = rewrite(graph).verify()
-    return allow_winograd(graph) if precision == "fast" else graph
+    if precision == "fast":
+        graph = allow_winograd(graph)
+    return pair_with_depthwise(graph)
 
 
 def drop_identities(graph: Graph) -> Graph:
@@ -176,6 +179,20 @@ def allow_winograd(graph: Graph) -> Graph:
 
     nodes = (replace(node, op=allowed(node.op)) for node in graph.nodes)
     return replace(graph, nodes=tuple(nodes))
+
+
+def pair_with_depthwise(graph: Graph) -> Graph:
+    """Make a convolution and the depthwise convolution that alone reads it one op."""
+
+    def rule(first: Op, second: Op) -> Op | None:
+        if not isinstance(first, Conv) or not isinstance(second, DepthwiseConv):
+            return None
+        is_plain = first.groups == 1 and not first.may_transform and not first.adds_residual
+        is_single = second.in_channels == second.out_channels
+        is_2d = len(first.sizes) == 2
+        return ConvDepthwise(first, second) if is_plain and is_single and is_2d else None
+
+    return _fuse_chains(graph, 2, rule)
 
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (

@@ -123,7 +123,12 @@ def test_no_hard_sigmoid(index: int, op: Op) -> None:
     steps = list(HARD_SIGMOID)
     name, _, inputs = steps[index]
     steps[index] = name, op, inputs
-    assert names(recognise_hard_sigmoid(graph(steps, "sixth"))) == ["x", "three", "clip", "sixth"]
+    assert names(recognise_hard_sigmoid(graph(steps, "sixth"))) == [
+        "x",
+        "three",
+        "clip",
+        "sixth",
+    ]
 
 
 def test_a_hard_sigmoid_with_other_readers_stays() -> None:

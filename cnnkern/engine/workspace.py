@@ -83,9 +83,10 @@ class Workspace:
 
     def _records(self, plan: Plan) -> np.ndarray:
         """Return the RUN record; every address it needs is kept alive by this workspace."""
-        words, relocations, starts = plan.records
+        words, incomplete, starts = plan.records
         self._words = words.copy()
-        self._words[relocations] += self.arena.ctypes.data
+        self._words[incomplete.relocations] += self.arena.ctypes.data
+        self._words[incomplete.links] += self._words.ctypes.data
         self._steps = plan.step_table()
         self._steps["args"] = self._words.ctypes.data + 8 * starts
         self._scratch = aligned_empty(self.n_threads * plan.scratch_nbytes)

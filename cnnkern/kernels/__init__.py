@@ -52,6 +52,7 @@ KERNELS = {
         f"f32_depthwise{window}": Kernel("depthwise", records.DEPTHWISE)
         for window in ("_k3s1", "_k3s2", "_k5s1", "_k5s2", "_k7s1", "")
     },
+    "f32_bands": Kernel("bands", records.BANDS),
     "f32_max_pool": Kernel("pool", records.POOL),
     "f32_average_pool": Kernel("pool", records.POOL),
     "f32_adaptive_max_pool": Kernel("pool", records.POOL),

@@ -52,6 +52,17 @@ DEPTHWISE = _record(
     floats=("lo", "hi"),
 )  # fmt: skip
 
+# A convolution of H rows per image and the depthwise one of OH rows that reads them.
+BANDS = _record(
+    "conv", "depthwise",  # addresses of their records
+    "conv_kernel", "depthwise_kernel",
+    "H", "OH", "KH", "SH", "H0",  # the depthwise window along H: its span, stride and padding
+    "rows_per_tile", "tiles",  # output rows; tiles per image
+    "band_rows",  # rows of the buffer between the two
+    "row_nbytes", "inside", "after",  # a padded row; its borders' bytes before and after
+    "conv_copy", "depthwise_copy", "band",  # offsets in the scratch memory
+)  # fmt: skip
+
 # Two buffers walked together: N*D*H*W rows of `run` contiguous floats.
 MAP = _record(
     "x", "y",

@@ -63,6 +63,11 @@ class DepthwiseConv(SlidingFilter):
     def out_channels(self) -> int:
         return product(self.filter.shape[-2:])
 
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Rows of the input under a window, and from one window to the next."""
+        return (self.sizes[-2] - 1) * self.dilation_rate[-2] + 1, self.strides[-2]
+
     def multiply(self, x: Array, w: Array) -> Array:
         products = x[..., None] * w
         return products.reshape(*x.shape[:-1], self.out_channels)

@@ -12,14 +12,16 @@ import numpy as np
 from ..codegen.isa import Isa, best
 from ..errors import ResourceLimitError
 from ..graph import NO_HALO, Graph, Halo, Node
-from ..kernels import KERNELS, address
+from ..kernels import address
 from ..kernels.memory import ALIGNMENT
 from ..kernels.records import STEP
 from ..shapes import product
-from .buffer import ABSOLUTE, FLOAT_NBYTES, MAX_RANK, Address, Buffer
+from .buffer import FLOAT_NBYTES, MAX_RANK, Address, Buffer
+from .call import Step
 from .joins import joins
 from .layout import Lifetime, place
-from .lowering import Constants, HostCall, Lowering, Step
+from .lowering import Constants, HostCall, Lowering
+from .words import Words
 
 __all__ = [
     "Address",
@@ -60,40 +62,19 @@ class Plan:
         return sum(step.flops for step in self.steps)
 
     @cached_property
-    def records(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The steps as machine words.
+    def records(self) -> tuple[np.ndarray, Words, np.ndarray]:
+        """The arguments of all steps.
 
         Returns
         -------
-        words : int64[n_words]
-            All argument records, one after the other.
-        relocations : int64[n_relocations]
-            Indices of the words to which the arena's address must be added.
+        int64[n_words], Words
+            All argument records, and which words are still to be completed.
         starts : int64[n_steps]
             Each step's first word.
         """
-        words, relocations, starts = [], [], []
-        n_words = 0
-        for step in self.steps:
-            dtype = KERNELS[step.kernel].record
-            record = np.zeros(1, dtype)
-            for name, value in step.fields.items():
-                if isinstance(value, Address):
-                    value, is_relative = self._resolve(value)
-                    if is_relative:
-                        relocations.append(n_words + dtype.fields[name][1] // 8)  # type: ignore[index]
-                record[name] = value
-            starts.append(n_words)
-            words.append(record.view(np.int64))
-            n_words += words[-1].size
-        joined = np.concatenate(words) if words else np.empty(0, np.int64)
-        return joined, np.array(relocations, np.int64), np.array(starts, np.int64)
-
-    def _resolve(self, address: Address) -> tuple[int, bool]:
-        """Return an address as a number, and whether the arena's address must be added."""
-        if address.storage == ABSOLUTE:
-            return address.offset_bytes, False
-        return self.offsets[address.storage] + address.offset_bytes, True
+        words = Words(self.offsets)
+        starts = np.array([words.append(step) for step in self.steps], np.int64)
+        return words.joined(), words, starts
 
     def step_table(self) -> np.ndarray:
         """Return the STEP records without the addresses of their arguments."""

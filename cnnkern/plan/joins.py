@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .buffer import Address
-
 if TYPE_CHECKING:
-    from .lowering import Step
+    from .call import Step
 
 
 def joins(steps: Sequence[Step]) -> list[int]:
@@ -32,5 +30,6 @@ def _may_run_together(step: Step, following: Step | None = None) -> bool:
     if step.kernel != "f32_halo" or following is None or following.node != step.node:
         return False
     border = step.fields["y"].storage
-    others = (value for name, value in following.fields.items() if name != "y")
-    return all(not isinstance(v, Address) or v.storage != border for v in others)
+    return all(
+        name == "y" or address.storage != border for name, address in following.addresses()
+    )

@@ -18,7 +18,9 @@ from ..ops.activation import Activation
 from ..ops.resize import Taps
 from ..ops.window import Window
 from ..shapes import product
+from .bands import join_in_bands, pays_in_bands
 from .buffer import ABSOLUTE, Address, Buffer, pixels, stride_fields
+from .call import Step
 from .conv import lower_conv
 from .depthwise import lower_depthwise
 from .dot import lower_dot
@@ -30,24 +32,6 @@ from .resample import lower_repeats, lower_resampling
 from .rows import lower_group_norm, lower_rows, norm_fields
 from .transpose import lower_transpose
 from .winograd import lower_winograd
-
-MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
-
-
-@dataclass(frozen=True)
-class Step:
-    """One planned kernel call."""
-
-    node: str
-    kernel: str
-    n_tiles: int
-    fields: dict[str, Any]  # int, float or Address
-    flops: int = 0
-
-    @property
-    def grain(self) -> int:
-        """Tiles that a thread claims at once: few enough claims, many enough to share."""
-        return max(self.n_tiles // MAX_CLAIMS, 1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,7 @@ class Lowering:
         if unknown:
             raise PlanError(f"{kernel} has no argument {sorted(unknown)}")
         if n_tiles > 0:
-            self.steps.append(Step(self.node, kernel, n_tiles, fields, self.flops))
+            self.steps.append(Step(kernel, fields, self.node, n_tiles, self.flops))
             self.flops = 0
 
     def host_call(
@@ -198,6 +182,32 @@ class Lowering:
             self, owner, x, y, filters.reshape(*taps, C * CM), bias, window,
             self.epilogue(activation),
         )  # fmt: skip
+
+    def takes_bands(
+        self, middle: tuple[int, ...], filter_floats: int, span: int, stride: int
+    ) -> bool:
+        """Tell whether a tensor between two convolutions is better not written to memory.
+
+        Parameters
+        ----------
+        middle : its shape
+        filter_floats : size of the filters that give it
+        span, stride : rows of it under a window, and from one window to the next
+        """
+        return pays_in_bands(middle, filter_floats, span, stride)
+
+    def band(self, shape: tuple[int, ...], halo: Halo) -> Buffer:
+        """Return a tensor without a storage, for `join_in_bands`."""
+        return Buffer.allocate(ABSOLUTE, shape, halo)
+
+    def join_in_bands(self, middle: Buffer, span: int, stride: int) -> None:
+        """Make the last two steps, which write and read `middle`, one that needs no storage.
+
+        Parameters
+        ----------
+        span, stride : rows of `middle` under a window, and from one window to the next
+        """
+        join_in_bands(self, middle, span, stride)
 
     def conv_transpose(
         self,

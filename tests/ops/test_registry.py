@@ -28,7 +28,7 @@ def test_every_class_has_a_case() -> None:
 
 def test_every_family_is_walked() -> None:
     sources = {path.stem for path in Path(conv.__file__).parent.glob("*.py")}
-    helpers = {"__init__", "common", "config", "unfold", "window"}
+    helpers = {"__init__", "common", "config", "pairs", "unfold", "window"}
     assert sources - helpers == {family.__name__.rsplit(".", 1)[1] for family in FAMILIES}
 
 

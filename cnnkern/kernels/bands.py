@@ -1,0 +1,93 @@
+"""A convolution and the depthwise convolution that follows it, band by band of rows.
+
+    for each tile:  some output rows of one image
+        kernels/conv.py computes the rows under them, but for those that the tile above left
+        kernels/depthwise.py reads them from this core's L2 cache
+
+A large image between the two convolutions is so never written to memory.
+"""
+
+from ..codegen.isa import Isa
+from ..codegen.jit import inline
+from ..codegen.vector import call_kernel, floats, integers, record_at
+from .move import copy_row
+from .records import CONV, DEPTHWISE
+
+CONV_WORDS, DEPTHWISE_WORDS = CONV.itemsize // 8, DEPTHWISE.itemsize // 8
+FLOAT = 4  # bytes
+
+
+def f32_bands(isa: Isa):
+    """Return the kernel ``y = depthwise(conv(x))``; record BANDS.
+
+    The band holds the rows of conv(x) from `top` on, the first one under the tile's windows.
+    Scratch: what `f32_conv` takes, copies of both records, the band with its borders.
+    """
+
+    def kernel(p, scratch, begin, end):
+        conv_args, depthwise_args = scratch + p.conv_copy, scratch + p.depthwise_copy
+        copy_words(p.conv, conv_args, CONV_WORDS)
+        copy_words(p.depthwise, depthwise_args, DEPTHWISE_WORDS)
+        conv, depthwise = record_at(conv_args, CONV), record_at(depthwise_args, DEPTHWISE)
+        band = scratch + p.band
+        clear_sides(p, band)
+        top = bottom = 0
+        for tile in range(begin, end):
+            n, oh = tile // p.tiles, tile % p.tiles * p.rows_per_tile
+            n_rows = min(p.rows_per_tile, p.OH - oh)
+            last_top, last_bottom = top, bottom
+            top = oh * p.SH - p.H0
+            bottom = top + (n_rows - 1) * p.SH + p.KH
+            ready = top  # rows before this one are in the band
+            if tile > begin and oh > 0:
+                ready = max(top, last_bottom)
+                move_up(p, band, top - last_top, ready - top)
+            clear_rows(p, band, ready - top, min(bottom, 0) - top)
+            clear_rows(p, band, max(ready, p.H) - top, bottom - top)
+            first, last = max(ready, 0), min(bottom, p.H)
+            if first < last:
+                conv.y = band + p.inside - top * p.row_nbytes
+                call_kernel(p.conv_kernel, conv_args, scratch, n * p.H + first, n * p.H + last)
+            depthwise.x = band - oh * p.SH * p.row_nbytes
+            row = n * p.OH + oh
+            call_kernel(p.depthwise_kernel, depthwise_args, scratch, row, row + n_rows)
+
+    return kernel
+
+
+@inline
+def copy_words(source, target, count):
+    """Copy int64 words."""
+    for i in range(count):
+        integers(target)[i] = integers(source)[i]
+
+
+@inline
+def move_up(p, band, shift, count):
+    """Make rows shift .. shift+count of the band its first ones."""
+    for row in range(count):
+        target = band + row * p.row_nbytes
+        copy_row(target + shift * p.row_nbytes, target, p.row_nbytes // FLOAT)
+
+
+@inline
+def clear_rows(p, band, begin, end):
+    """Write zeros to rows begin .. end of the band, which lie outside of the image."""
+    for row in range(begin, end):
+        clear(band + row * p.row_nbytes, p.row_nbytes // FLOAT)
+
+
+@inline
+def clear_sides(p, band):
+    """Write zeros before and after the pixels of every row of the band."""
+    for row in range(p.band_rows):
+        address = band + row * p.row_nbytes
+        clear(address, p.inside // FLOAT)
+        clear(address + p.row_nbytes - p.after, p.after // FLOAT)
+
+
+@inline
+def clear(address, count):
+    """Write `count` zeros."""
+    for i in range(count):
+        floats(address)[i] = 0.0

@@ -1,0 +1,71 @@
+"""Ops that do the work of two, so that the tensor between them need not be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..graph import Array, Halo, Op
+from ..shapes import Shape, product
+from .common import known
+from .config import LayerConfig, Weights
+from .conv import Conv
+from .depthwise import DepthwiseConv
+
+if TYPE_CHECKING:
+    from ..plan import Buffer, Lowering
+
+
+@dataclass(frozen=True, eq=False)
+class ConvDepthwise(Op):
+    """Convolve, then filter each channel by itself: ``y = depthwise(conv(x))``.
+
+    Parameters
+    ----------
+    conv : Conv of one group that adds no residual
+    depthwise : DepthwiseConv with one filter per channel
+    """
+
+    conv: Conv
+    depthwise: DepthwiseConv
+
+    @classmethod
+    def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
+        config.unsupported("class_name", config.class_name, "layers that Keras has")
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        return self.depthwise.infer_shape(self.conv.infer_shape(*shapes))
+
+    def reference(self, *inputs: Array) -> Array:
+        return self.depthwise.reference(self.conv.reference(*inputs))
+
+    def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
+        return self.conv.input_halo(*shapes)
+
+    @property
+    def size_kernels(self) -> tuple[str, ...]:
+        return ("f32_bands", "f32_halo")
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        (x,) = inputs
+        shape = known(self.conv.infer_shape(x.shape))
+        halo = self.depthwise.input_halo(shape)
+        in_bands = lowering.takes_bands(
+            shape, product(self.conv.filter.shape), *self.depthwise.rows
+        )
+        middle = lowering.band(shape, halo) if in_bands else lowering.temporary(shape, halo)
+        if not in_bands:
+            lowering.clear_border(middle, halo)
+        self.conv.lower(lowering, inputs, middle)
+        self.depthwise.lower(lowering, [middle], output)
+        if in_bands:
+            lowering.join_in_bands(middle, *self.depthwise.rows)
+
+    def flops(self, *shapes: tuple[int, ...]) -> int:
+        middle = known(self.conv.infer_shape(*shapes))
+        return self.conv.flops(*shapes) + self.depthwise.flops(middle)
+
+    @property
+    def n_params(self) -> int:
+        return self.conv.n_params + self.depthwise.n_params

@@ -1,0 +1,42 @@
+"""Planned kernel calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .buffer import Address
+
+MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel and its argument record."""
+
+    kernel: str
+    fields: dict[str, Any]  # int, float, Address or another Call, whose record is pointed to
+
+    def addresses(self) -> Iterator[tuple[str, Address]]:
+        """Yield field and address of what is read or written in the arena."""
+        for name, value in self.fields.items():
+            if isinstance(value, Address):
+                yield name, value
+            elif isinstance(value, Call):
+                yield from value.addresses()
+
+
+@dataclass(frozen=True)
+class Step(Call):
+    """One planned kernel call."""
+
+    node: str
+    n_tiles: int
+    flops: int = 0
+    max_claims: int = MAX_CLAIMS
+
+    @property
+    def grain(self) -> int:
+        """Tiles that a thread claims at once: few enough claims, many enough to share."""
+        return max(self.n_tiles // self.max_claims, 1)

@@ -1,0 +1,121 @@
+"""A convolution and a depthwise one as one step: the same bits as two steps, less memory."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from cnnkern.codegen.isa import Isa, available
+from cnnkern.graph import Array, Graph
+from cnnkern.ops.activation import Activation
+from cnnkern.ops.conv import Conv
+from cnnkern.ops.depthwise import DepthwiseConv
+from cnnkern.ops.pairs import ConvDepthwise
+from cnnkern.passes import optimise, pair_with_depthwise
+from cnnkern.plan import Constants, bands, make_plan
+from support import evaluate, graph_of, run_kernels
+
+WINDOWS = (
+    ((3, 3), (1, 1), (1, 1)),
+    ((3, 3), (2, 2), (1, 1)),
+    ((5, 5), (1, 1), (1, 1)),
+    ((5, 5), (2, 2), (1, 1)),
+    ((2, 3), (3, 1), (1, 1)),  # rows that no window reads
+    ((3, 3), (1, 1), (2, 2)),
+)
+SIZES = ((1, 9, 7), (2, 17, 16), (3, 30, 5))  # N, H, W
+
+
+@pytest.fixture(autouse=True)
+def _narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every pair be one step, of several tiles of a few rows."""
+    monkeypatch.setattr(bands, "MIN_IMAGE_FLOATS", 0)
+    monkeypatch.setattr(bands, "MAX_SHARE_ANEW", 99)
+    monkeypatch.setattr(bands, "BAND_NBYTES", 6000)
+
+
+def integers(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.integers(-3, 4, shape).astype(np.float32)
+
+
+def pair(
+    size: tuple[int, int, int], window: tuple[tuple[int, ...], ...], padding: str,
+    function: str, rng: np.random.Generator, taps: int = 1,
+) -> Graph:  # fmt: skip
+    """Return depthwise(activation(conv(x))) with small integers for weights."""
+    sizes, strides, dilation = window
+    _, H, W = size
+    options = {"strides": strides, "padding": padding, "dilation_rate": dilation}
+    conv = Conv(integers(rng, taps, taps, 4, 24), integers(rng, 24), padding="same")
+    depthwise = DepthwiseConv(integers(rng, *sizes, 24, 1), integers(rng, 24), **options)  # type: ignore[arg-type]
+    steps = [
+        ("c", conv, ("x",)),
+        ("a", Activation(function), ("c",)),
+        ("d", depthwise, ("a",)),
+        ("y", Activation("relu"), ("d",)),
+    ]
+    return graph_of({"x": (None, H, W, 4)}, steps)
+
+
+def kernels(graph: Graph, shape: tuple[int, ...]) -> list[str]:
+    return [step.kernel for step in make_plan(graph, {"x": shape}, Constants()).steps]
+
+
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+@pytest.mark.parametrize(("size", "padding"), list(product(SIZES, ("same", "valid"))))
+def test_exact_on_integers(isa: Isa, size: tuple[int, int, int], padding: str) -> None:
+    rng = np.random.default_rng(3)
+    for number, window in enumerate(WINDOWS):
+        graph = pair(size, window, padding, "relu6", rng, taps=1 + 2 * (number % 2))
+        paired = optimise(graph, "strict")
+        x = integers(rng, *size, 4)
+        assert "f32_bands" in kernels(paired, x.shape)
+        for n_threads in (1, 3):
+            (y,) = run_kernels(paired, x, isa=isa, n_threads=n_threads)
+            np.testing.assert_array_equal(y, evaluate(graph, x)[0], err_msg=str(window))
+
+
+def test_the_same_bits_as_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    graph = optimise(pair((2, 33, 18), WINDOWS[0], "same", "silu", rng))
+    x = rng.standard_normal((2, 33, 18, 4), np.float32)
+    (y,) = run_kernels(graph, x, n_threads=2)
+    monkeypatch.setattr(bands, "MAX_FILTER_FLOATS", 0)
+    assert "f32_bands" not in kernels(graph, x.shape)
+    np.testing.assert_array_equal(y, run_kernels(graph, x, n_threads=2)[0])
+
+
+def test_the_tensor_between_has_no_storage() -> None:
+    graph = pair((1, 64, 64), WINDOWS[0], "same", "relu", np.random.default_rng(5))
+    paired = optimise(graph, "strict")
+    assert [type(node.op) for node in paired.nodes[1:]] == [ConvDepthwise]
+    plans = [make_plan(g, {"x": (1, 64, 64, 4)}, Constants()) for g in (graph, paired)]
+    assert plans[1].arena_nbytes < 0.6 * plans[0].arena_nbytes
+
+
+@pytest.mark.parametrize(
+    ("conv", "depthwise"),
+    [
+        ({"groups": 2}, {}),
+        ({"may_transform": True}, {}),
+        ({}, {"filter": np.ones((3, 3, 4, 2), np.float32)}),
+    ],
+)
+def test_pairs_that_stay_two(conv: dict[str, object], depthwise: dict[str, object]) -> None:
+    groups = 2 if "groups" in conv else 1
+    first = Conv(np.ones((3, 3, 4 // groups, 4), np.float32), **conv)  # type: ignore[arg-type]
+    second = DepthwiseConv(**{"filter": np.ones((3, 3, 4, 1), np.float32)} | depthwise)  # type: ignore[arg-type]
+    graph = graph_of({"x": (None, 9, 9, 4)}, [("c", first, ("x",)), ("y", second, ("c",))])
+    assert pair_with_depthwise(graph) == graph
+
+
+def test_a_convolution_that_others_read_stays() -> None:
+    graph = pair((1, 9, 9), WINDOWS[0], "same", "relu", np.random.default_rng(6))
+    shared = graph_of(
+        {"x": (None, 9, 9, 4)},
+        [("c", graph["c"].op, ("x",)), ("y", graph["d"].op, ("c",))],
+        "y", "c",
+    )  # fmt: skip
+    assert pair_with_depthwise(shared) == shared
