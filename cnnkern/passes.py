@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from .graph import Graph, Node, Op
+from .graph import Graph, Node, Op, as_array
 from .ops.activation import Activation
 from .ops.conv import Conv
 from .ops.dense import Dense
 from .ops.depthwise import DepthwiseConv
 from .ops.layout import Identity, ZeroPadding
 from .ops.merge import Add, Multiply, ScaledAdd
-from .ops.norm import Affine, BatchNorm
+from .ops.norm import Affine, BatchNorm, Normalization
 from .ops.pairs import ConvDepthwise
 from .ops.transpose import ConvTranspose
 from .permutes import sink_permutes
@@ -96,6 +96,25 @@ def share_equal_nodes(graph: Graph) -> Graph:
         else:
             stands_for[node.name] = first
     return replace(graph, nodes=tuple(kept))
+
+
+def merge_scales(graph: Graph) -> Graph:
+    """Make neighbouring scales and shifts one: images are often rescaled, then normalized."""
+
+    def rule(first: Op, second: Op) -> Op | None:
+        if not isinstance(first, Affine) or not isinstance(second, Affine | Normalization):
+            return None
+        numbers = [v.astype(np.float64) for op in (first, second) for v in op.scale_and_shift()]
+        if first.activation is not None or not all(np.isfinite(v).all() for v in numbers):
+            return None
+        scale, shift, then_scale, then_shift = numbers
+        return Affine(
+            as_array(scale * then_scale),
+            as_array(shift * then_scale + then_shift),
+            getattr(second, "activation", None),
+        )
+
+    return _fuse_chains(graph, 2, rule)
 
 
 def fold_scales(graph: Graph) -> Graph:
@@ -201,6 +220,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     share_equal_nodes,
     sink_permutes,
     fold_padding,
+    merge_scales,
     fold_scales,
     fold_branch_scales,
     fuse_residual,

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnkern.graph import Array, Graph, Op
+from cnnkern.graph import Array, Graph, Op, as_array
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.layout import Identity, ZeroPadding
 from cnnkern.ops.merge import Add, Multiply, ScaledAdd
-from cnnkern.ops.norm import Affine, BatchNorm
+from cnnkern.ops.norm import Affine, BatchNorm, Normalization
 from cnnkern.ops.transpose import ConvTranspose
 from cnnkern.passes import (
     PASSES,
@@ -25,6 +25,7 @@ from cnnkern.passes import (
     fold_scales,
     fuse_activation,
     fuse_residual,
+    merge_scales,
     optimise,
     recognise_hard_sigmoid,
     share_equal_nodes,
@@ -303,6 +304,26 @@ def test_the_scale_of_a_branch_is_folded() -> None:
     after = fold_branch_scales(before)
     assert isinstance(after["y"].op, Add)
     assert_same_meaning(before, after)
+
+
+def test_rescaling_and_normalization_become_one() -> None:
+    one = as_array(1.0).reshape(())
+    steps: Steps = [
+        ("a", Affine(one / 255, one / 2), ("x",)),
+        ("b", Normalization(normal(4), normal(4) ** 2 + 1), ("a",)),
+        ("c", Affine(normal(4) + 3, 0 * one), ("b",)),
+    ]
+    before = graph(steps, "c")
+    after = merge_scales(before)
+    assert names(after) == ["x", "c"]
+    assert_same_meaning(before, after)
+
+
+def test_scales_that_are_not_finite_stay() -> None:
+    one = as_array(1.0).reshape(())
+    infinite = as_array(np.inf).reshape(())
+    steps: Steps = [("a", Affine(infinite, one), ("x",)), ("b", Affine(one, one), ("a",))]
+    assert names(merge_scales(graph(steps, "b"))) == ["x", "a", "b"]
 
 
 @pytest.mark.parametrize("op", [batch_norm(), Affine(normal(4), normal(4))])

@@ -170,6 +170,10 @@ class Affine(Op):
         expect_trailing(config.title, shapes[0], op.shift.shape)
         return op
 
+    def scale_and_shift(self) -> tuple[Array, Array]:
+        """Return both, as they broadcast to a sample."""
+        return self.scale, self.shift
+
     def per_channel(self, C: int) -> tuple[Array, Array] | None:
         """Return float32[C] scale and shift; None where they vary along other axes."""
         if any(v.size != (v.shape or (1,))[-1] for v in (self.scale, self.shift)):

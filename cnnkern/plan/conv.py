@@ -170,7 +170,10 @@ def _blocks(
     while rows > height * MR and -(-M // rows) * groups < wanted:
         rows = -(-rows // 2 // MR) * MR
     row_blocks = max(-(-M // rows), 1)
-    panel_blocks = min(-(-wanted // (row_blocks * groups)), panels)
+    panel_blocks = -(-wanted // (row_blocks * groups))
+    if row_blocks > 1:  # two threads end together
+        panel_blocks += row_blocks * panel_blocks * groups % 2
+    panel_blocks = min(panel_blocks, panels)
     per_task = -(-panels // panel_blocks)
     panel_blocks = -(-panels // per_task)
     return {

@@ -27,9 +27,9 @@ def test_rows_or_panels_of_a_task() -> None:
 
 
 def test_neighbouring_tasks_share_rows_or_panels() -> None:
-    """196 rows are 7 blocks; the panels are 3."""
+    """196 rows are 7 blocks; the panels are 4, so that two threads end together."""
     by_rows, by_panels = (_blocks(196, 8, 10**8, 1, 14, by_rows=b) for b in (True, False))
-    assert (by_rows["row_step"], by_rows["panel_step"], by_rows["group_step"]) == (3, 1, 21)
+    assert (by_rows["row_step"], by_rows["panel_step"], by_rows["group_step"]) == (4, 1, 28)
     assert (by_panels["row_step"], by_panels["panel_step"]) == (1, 7)
 
 
