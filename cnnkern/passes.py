@@ -36,7 +36,7 @@ def optimise(graph: Graph, precision: str = "fast") -> Graph:
     """Return the graph that the planner sees.
 
     With "strict" every convolution sums its products directly; "fast" may use Winograd's
-    algorithm, whose rounding errors are about five times larger.
+    algorithm, whose rounding errors are larger.
     """
     for rewrite in PASSES:
         graph = rewrite(graph).verify()

@@ -1,9 +1,10 @@
 """The 40 models of ``keras.applications``, with weights that keep activations alive.
 
-    python tests/applications.py [NAME ...]
+    python tests/applications.py [--rounding] [NAME ...]
 
 prints a parity table: cnnkern against ``model.predict`` for each model, before and after
-the softmax and without the top, from the live model and from both file formats.
+the softmax and without the top, from the live model and from both file formats. With
+`--rounding` it compares the errors that cnnkern and TensorFlow make against float64.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import cnnkern
 
 PARITY_BOUND = 1e-4  # of the largest output
+ROUNDING_BOUND = 1.5  # times TensorFlow's error, with precision="strict"
 
 NAMES = (
     "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtSmall", "ConvNeXtTiny", "ConvNeXtXLarge",
@@ -148,6 +150,49 @@ def holds(row: dict[str, Any]) -> bool:
     return worst <= PARITY_BOUND and row["logits files"] and row["features files"]
 
 
+def rounding(name: str, seed: int = 0) -> dict[str, float]:
+    """Return the RMS errors of the logits against a float64 evaluation, of their RMS."""
+    import keras
+
+    rng = np.random.default_rng(seed)
+    model = build(name, rng)
+    x = images(model, 2, rng)
+    results = {
+        precision: cnnkern.from_keras(model, precision=precision).predict(x)
+        for precision in ("strict", "fast")
+    }
+    results["tensorflow"] = np.asarray(model.predict(x, verbose=0))
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("float64")
+        exact_model = build(name, np.random.default_rng(seed))
+        exact_model.set_weights(model.get_weights())
+        exact = np.asarray(exact_model.predict(x.astype(np.float64), verbose=0))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert exact.dtype == np.float64
+    scale = np.sqrt(np.mean(exact**2))
+    return {
+        key: float(np.sqrt(np.mean((y - exact) ** 2)) / scale) for key, y in results.items()
+    }
+
+
+def print_rounding(names: list[str]) -> int:
+    """Print the errors; return in how many models "strict" is beyond its bound."""
+    import keras
+
+    failures = 0
+    print(f"{'model':20} {'strict':>9} {'fast':>9} {'predict':>9} {'strict/predict':>15}")
+    for name in names or NAMES:
+        row = rounding(name)
+        keras.backend.clear_session()
+        ratio = row["strict"] / row["tensorflow"]
+        failures += ratio > ROUNDING_BOUND
+        errors = " ".join(f"{row[key]:9.1e}" for key in ("strict", "fast", "tensorflow"))
+        print(f"{name:20} {errors} {ratio:15.2f}", flush=True)
+    return failures
+
+
 def main(names: list[str]) -> int:
     """Print the table; return the number of models that do not match."""
     import keras
@@ -171,4 +216,6 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--rounding"]:
+        sys.exit(print_rounding(sys.argv[2:]))
     sys.exit(main(sys.argv[1:]))

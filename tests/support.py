@@ -46,11 +46,16 @@ def evaluate(graph: Graph, *inputs: Array) -> list[Array]:
 
 
 def run_kernels(
-    graph: Graph, *inputs: Array, isa: Isa | None = None, n_threads: int = 1
+    graph: Graph,
+    *inputs: Array,
+    isa: Isa | None = None,
+    n_threads: int = 1,
+    in_parts: bool = False,
 ) -> list[Array]:
     """Return the outputs by the kernels of `isa`, in memory that is NaN before the run."""
     shapes = {name: x.shape for name, x in zip(graph.inputs, inputs, strict=True)}
-    workspace = Workspace(make_plan(graph, shapes, Constants(), isa=isa or best()), n_threads)
+    plan = make_plan(graph, shapes, Constants(), isa=isa or best(), in_parts=in_parts)
+    workspace = Workspace(plan, n_threads)
     poison(workspace.arena)
     for view, x in zip(workspace.inputs, inputs, strict=True):
         view[...] = x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from applications import NAMES, holds, parity
+from applications import NAMES, ROUNDING_BOUND, holds, parity, rounding
 
 
 @pytest.mark.slow
@@ -15,6 +15,18 @@ def test_model_matches(name: str) -> None:
     row = parity(name)
     keras.backend.clear_session()
     assert holds(row), row
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["DenseNet121", "EfficientNetB0", "MobileNetV2", "ResNet50", "VGG16", "Xception"]
+)
+def test_strict_rounds_like_tensorflow(name: str) -> None:
+    import keras
+
+    errors = rounding(name)
+    keras.backend.clear_session()
+    assert 0 < errors["strict"] <= ROUNDING_BOUND * errors["tensorflow"], errors
 
 
 def test_all_models_of_keras_are_listed() -> None:

@@ -36,6 +36,10 @@ class Simd:
             for i in range(count)
         ]
 
+    def zeros(self) -> Any:
+        """Return a vector of zeros."""
+        return ir.Constant(self.vector, None)
+
     def splat(self, scalar: Any) -> Any:
         """Return a scalar in every lane."""
         vector = ir.VectorType(scalar.type, self.isa.lanes)

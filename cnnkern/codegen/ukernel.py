@@ -7,6 +7,9 @@ Operation, for the `height` pixels m and the columns n of one panel:
 The K-axis is walked as `n_runs` runs of `run_len` contiguous floats (virtual im2col):
 run s of pixel m starts at ``x_rows[m] + runs[s]``. The sum is taken in that order, one
 fused multiply-add per k, whatever the tile, so that every tile height gives the same bits.
+A sum may be taken in parts of `part` products each, which are then added: its rounding error
+grows with the roots of part and K / part, not with the root of K (Higham, "The accuracy of
+floating point summation", 1993).
 
     packed panel:  | bias: NR | k = 0: NR | k = 1: NR | ... | k = K-1: NR |
 
@@ -44,6 +47,8 @@ TILE_ARGUMENTS = (
     "r_rows",  # the same for the residual, or 0 for none
     "column_offset",  # of the panel's first column in y and r, in bytes
     "n_valid",  # columns to store
+    "part",  # products of a partial sum
+    "totals",  # address of float32[height, width] for the sum of the parts; 0: one part
 )
 
 
@@ -56,12 +61,12 @@ def tile_call(isa: Isa):
 
     @intrinsic
     def tile(typing, n_rows, n_units, x_rows, runs, n_runs, run_len, panel,
-             y_rows, r_rows, column_offset, n_valid, lo, hi):  # fmt: skip
+             y_rows, r_rows, column_offset, n_valid, part, totals, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             _emit_dispatch(builder, isa, args[0], args[1], args[2:])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 11, types.float32, types.float32), emit
+        return types.void(*[types.int64] * 13, types.float32, types.float32), emit
 
     return tile
 
@@ -133,23 +138,66 @@ class _Tile:
         b, simd = self.builder, self.simd
         starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
         (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.width)])
+        part = b.mul(named["part"], step)
+        in_parts = b.icmp_signed("!=", named["totals"], ir.Constant(I64, 0))
+        with b.if_then(in_parts):
+            self._store_totals(named, self._zeros())
         with cgutils.for_range(b, named["n_runs"]) as run:
             first = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
             end = b.add(first, b.mul(named["run_len"], step))
-            # One index into all rows: a short run costs no more than its multiply-adds.
-            with cgutils.for_range_slice(b, first, end, step) as (offset, _):
-                address = b.load(filters)
-                columns = self._columns(address)
-                for nbytes in range(0, 4 * self.width, LINE):
-                    simd.prefetch(simd.offset(address, FILTERS_AHEAD_NBYTES + nbytes))
-                for start, row in zip(starts, sums, strict=True):
-                    pixel = b.load(simd.pointer(b.add(start, offset), F32))
-                    pixels = self._splats(pixel)
-                    for part, x, slot, column in zip(
-                        self.row, pixels, row, columns, strict=True
-                    ):
-                        b.store(part.multiply_add(x, column, b.load(slot)), slot)
-                b.store(simd.offset(address, 4 * self.width), filters)
+            with cgutils.for_range_slice(b, first, end, part) as (begin, _):
+                whole = b.add(begin, part)
+                is_whole = b.icmp_signed("<=", whole, end)
+                stop = b.select(is_whole, whole, end)
+                # One index into all rows: a short run costs no more than its products.
+                with cgutils.for_range_slice(b, begin, stop, step) as (offset, _):
+                    self._multiply_add(starts, offset, filters, sums)
+                with b.if_then(b.and_(is_whole, in_parts)):
+                    self._store_totals(named, self._with_totals(named, sums))
+                    self._set(sums, self._zeros())
+        with b.if_then(in_parts):
+            self._set(sums, self._with_totals(named, sums))
+
+    def _multiply_add(self, starts, offset, filters, sums):
+        """Add the products of one k to all sums."""
+        b, simd = self.builder, self.simd
+        address = b.load(filters)
+        columns = self._columns(address)
+        for nbytes in range(0, 4 * self.width, LINE):
+            simd.prefetch(simd.offset(address, FILTERS_AHEAD_NBYTES + nbytes))
+        for start, row in zip(starts, sums, strict=True):
+            pixel = b.load(simd.pointer(b.add(start, offset), F32))
+            for part, x, slot, column in zip(
+                self.row, self._splats(pixel), row, columns, strict=True
+            ):
+                b.store(part.multiply_add(x, column, b.load(slot)), slot)
+        b.store(simd.offset(address, 4 * self.width), filters)
+
+    def _zeros(self):
+        return [[part.zeros() for part in self.row]] * self.height
+
+    def _set(self, sums, values):
+        for row, row_values in zip(sums, values, strict=True):
+            for slot, value in zip(row, row_values, strict=True):
+                self.builder.store(value, slot)
+
+    def _total(self, named, m):
+        return self.simd.offset(named["totals"], 4 * m * self.width)
+
+    def _with_totals(self, named, sums):
+        """Return totals + sums."""
+        return [
+            [
+                self.builder.fadd(total, self.builder.load(slot))
+                for total, slot in zip(self._columns(self._total(named, m)), row, strict=True)
+            ]
+            for m, row in enumerate(sums)
+        ]
+
+    def _store_totals(self, named, values):
+        for m, row in enumerate(values):
+            for j, (part, value) in enumerate(zip(self.row, row, strict=True)):
+                part.store(value, self._column(self._total(named, m), j))
 
     def _splats(self, scalar):
         """Return a scalar in every lane of each vector of a row, with one broadcast."""

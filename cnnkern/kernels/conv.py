@@ -18,7 +18,7 @@ def f32_conv(isa: Isa):
 
     A task is one (group, panel block, row block); the steps between neighbours of each kind
     are the plan's choice.
-    Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses.
+    Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses, then one tile.
     """
     tile = tile_call(isa)
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
@@ -27,6 +27,7 @@ def f32_conv(isa: Isa):
         table_nbytes = 8 * (p.rows_per_task + MR)
         x_rows, y_rows = scratch, scratch + table_nbytes
         r_rows = scratch + 2 * table_nbytes if p.r else 0
+        totals = scratch + 3 * table_nbytes if p.part < p.run_len * p.n_runs else 0
         for task in range(begin, end):
             row_block = task // p.row_step % p.row_blocks
             panel_block = task // p.panel_step % p.panel_blocks
@@ -53,7 +54,7 @@ def f32_conv(isa: Isa):
                         x_rows + 8 * m, p.runs, p.n_runs, p.run_len,
                         panels + panel * p.panel_nbytes,
                         y_rows + 8 * m, r_rows + 8 * m if p.r else 0,
-                        4 * panel * NR, n_valid, p.lo, p.hi,
+                        4 * panel * NR, n_valid, p.part, totals, p.lo, p.hi,
                     )  # fmt: skip
                     m += p.height
             if p.activate:

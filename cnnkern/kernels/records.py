@@ -16,6 +16,7 @@ CONV = _record(
     "x", "y", "r",  # input, output, residual (0 for none)
     "panels", "panel_nbytes", "group_nbytes",  # packed weights
     "runs", "n_runs", "run_len",  # the receptive field as runs of contiguous floats
+    "part",  # products of a partial sum; as many as there are for one sum
     "OD", "OH", "OW", "M",  # output pixels: M = N*OD*OH*OW
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",

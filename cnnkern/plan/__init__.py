@@ -92,8 +92,11 @@ def make_plan(
     constants: Constants,
     arena_limit: int = DEFAULT_ARENA_LIMIT,
     isa: Isa | None = None,
+    in_parts: bool = False,
 ) -> Plan:
     """Plan `graph` for these input shapes, the batch included, and one instruction set.
+
+    With `in_parts` long sums are added in parts, which takes a little longer and rounds less.
 
     Raises
     ------
@@ -109,7 +112,7 @@ def make_plan(
             f"tensor {largest[:80]!r} of shape {shapes[largest]} exceeds the limit of "
             f"{arena_limit} bytes"
         )
-    lowering = Lowering(constants, isa or best())
+    lowering = Lowering(constants, isa or best(), in_parts)
     _link_for_other_sizes(graph, lowering)
     return _Planner(graph, shapes, lowering).plan(arena_limit)
 

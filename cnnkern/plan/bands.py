@@ -9,6 +9,7 @@ from ..kernels.memory import ALIGNMENT
 from ..kernels.records import CONV, DEPTHWISE
 from .buffer import FLOAT_NBYTES, Buffer, lifted
 from .call import Call
+from .conv import scratch_nbytes
 
 if TYPE_CHECKING:
     from .lowering import Lowering
@@ -48,8 +49,7 @@ def join_in_bands(lowering: Lowering, middle: Buffer, span: int, stride: int) ->
     rows_per_tile = min(max(fitting, 1), OH)
     tiles = -(-OH // rows_per_tile)
     band_rows = (rows_per_tile - 1) * stride + span
-    tables = 3 * 8 * (W + lowering.isa.heights[0])
-    conv_copy = -(-tables // ALIGNMENT) * ALIGNMENT
+    conv_copy = -(-scratch_nbytes(W, lowering.isa) // ALIGNMENT) * ALIGNMENT
     depthwise_copy = conv_copy + CONV.itemsize
     band = -(-(depthwise_copy + DEPTHWISE.itemsize) // ALIGNMENT) * ALIGNMENT
     lowering.scratch(band + band_rows * row_nbytes)

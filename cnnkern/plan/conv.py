@@ -27,6 +27,7 @@ MIN_TASKS = 16
 # Bytes of filters from the L3 cache in the time of a byte of the input from another core.
 # The cores of a virtual machine often share no L3, and it does not say so.
 TRANSFER_COST = 8
+PART = 64  # products of a partial sum, where sums are taken in parts
 # Below this many operations a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
 FILTER_FLOPS = 24  # operations in the time in which a float of the filters arrives
@@ -121,7 +122,7 @@ def lower_matrix(
         isa.heights[0],
         by_rows=TRANSFER_COST * M * (runs.length + N) > K * N,
     )  # fmt: skip
-    lowering.scratch(3 * 8 * (blocks["rows_per_task"] + isa.heights[0]))
+    lowering.scratch(scratch_nbytes(blocks["rows_per_task"], isa))
     optional: dict[str, Any] = {}
     if residual is not None:
         optional = {"r": residual.address, **stride_fields("r", residual.strides)}
@@ -132,6 +133,7 @@ def lower_matrix(
         panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
         group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
+        part=_part(K, runs.length) if lowering.in_parts else max(K, 1),
         OD=OD, OH=OH, OW=OW, M=M,
         **stride_fields("x", x_strides), **stride_fields("y", y.strides),
         OC=N, x_group=matrix.x_group, y_group=matrix.y_group,
@@ -185,6 +187,17 @@ def _blocks(
         "panel_step": 1 if by_rows else row_blocks,
         "group_step": row_blocks * panel_blocks,
     }
+
+
+def scratch_nbytes(rows_per_task: int, isa: Isa) -> int:
+    """Return what `f32_conv` needs per thread: row tables and one tile of partial sums."""
+    tables = 3 * 8 * (rows_per_task + isa.heights[0])
+    return tables + FLOAT_NBYTES * isa.heights[0] * isa.tile_columns
+
+
+def _part(K: int, run_len: int) -> int:
+    """Return the products of a partial sum: whole runs where these are short."""
+    return max(K, 1) if K <= 2 * PART else min(run_len, PART)
 
 
 def _tile_height(pixel_nbytes: int, heights: Sequence[int]) -> int:

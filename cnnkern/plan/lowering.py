@@ -69,6 +69,7 @@ class Lowering:
 
     constants: Constants
     isa: Isa = field(default_factory=best)
+    in_parts: bool = False  # long sums are taken in parts, which rounds less
     steps: list[Step] = field(default_factory=list)
     host_calls: list[HostCall] = field(default_factory=list)
     temporaries: list[Buffer] = field(default_factory=list)
