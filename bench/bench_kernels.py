@@ -1,19 +1,25 @@
 """Each convolution of shapes.csv: GFLOP/s and percent of the measured FMA peak.
 
-    python bench/bench_kernels.py [--isa avx2] [--rounds 15] [--threads 1 2]
+    python bench/bench_kernels.py [--isa avx2] [--rounds 15] [--threads 1 2] [--assert]
 
-A Winograd convolution counts the operations of the direct sum that it saves.
+A Winograd convolution counts the operations of the direct sum that it saves. The bound of a
+depthwise one is the smaller of the FMA peak and of what a copy of its input takes.
 
 A shape is checked against a float64 convolution before it is timed. Peak and kernels are
-timed in turn, round by round, and the medians are compared.
+timed in turn, round by round, and the medians are compared. With `--assert` every way to do
+a 3x3 convolution of stride 1 is timed, too; the command fails where the plan's choice is more
+than 5 % slower than the best.
 """
 
 import argparse
 import csv
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 # The check multiplies with NumPy, whose idle BLAS threads spin on a core for a while.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -32,9 +38,11 @@ from cnnkern.kernels.records import PEAK
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.layout import Input
+from cnnkern.ops.window import WINOGRAD_TILES
 from cnnkern.plan import Constants, make_plan
 
 PEAK_ROUNDS = 400_000  # about 1 ms
+MAX_LOSS = 1.05  # time of the chosen way / time of the best one
 
 
 def conv_graph(row: dict[str, str], rng: np.random.Generator) -> Graph:
@@ -73,6 +81,34 @@ def checked_run(
     return lambda: space.run(), plan.flops
 
 
+@dataclass(frozen=True, eq=False)
+class ForcedConv(Conv):
+    """A convolution in Winograd tiles of one size, or in direct sums (0)."""
+
+    tile: int = 0
+
+    def winograd_tile(self, lengths: Sequence[int]) -> int:
+        return self.tile
+
+
+def forced(graph: Graph, tile: int) -> Graph:
+    """Return the graph with its convolution done one way."""
+    x, node = graph.nodes
+    conv = node.op
+    assert isinstance(conv, Conv)
+    op = ForcedConv(
+        conv.filter, conv.bias, conv.strides, conv.padding, may_transform=tile > 0, tile=tile
+    )
+    return replace(graph, nodes=(x, replace(node, op=op)))
+
+
+def copy_run(graph: Graph, flops: int) -> tuple[Callable[[], None], int]:
+    """Return a function that copies the input once, with the operations of the convolution."""
+    x = np.ones(graph["x"].op.shape, np.float32)  # type: ignore[attr-defined]
+    y = np.empty_like(x)
+    return lambda: np.copyto(y, x), flops
+
+
 def peak_run(isa: Isa) -> tuple[Callable[[], None], int]:
     """Return a function that does nothing but multiply and add, and its flops."""
     kernel, y = native("fma_peak", isa), np.zeros(1, np.float32)
@@ -105,34 +141,52 @@ def measure(runs: list[tuple[Callable[[], None], int]], rounds: int) -> list[flo
     return [flops / t / 1e9 for (_, flops), t in zip(runs, medians, strict=True)]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--isa", choices=[isa.name for isa in available()], default=best().name)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--assert", dest="must_be_best", action="store_true")
     options = parser.parse_args()
     isa = next(i for i in ISAS if i.name == options.isa)
     workspace.PARALLEL_FLOPS = 0
     rng = np.random.default_rng(0)
     table = Table(title=f"{isa.name}, median of {options.rounds} rounds")
-    for heading in ("convolution", "where", "threads", "GFLOP/s", "peak", "% of peak", "x 1"):
-        table.add_column(heading, justify="left" if heading in ("where",) else "right")
+    headings = ("convolution", "where", "threads", "GFLOP/s", "peak", "% of peak", "bound",
+                "% of bound", "x 1", "chosen / best")  # fmt: skip
+    for heading in headings:
+        justify: Any = "left" if heading in ("convolution", "where") else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
+    worst = 0.0
     for row in csv.DictReader(Path(__file__).with_name("shapes.csv").open()):
         graph = conv_graph(row, rng)
         runs = [peak_run(isa)]
         for n_threads in options.threads:
             cnnkern.set_num_threads(n_threads)
             runs.append(checked_run(graph, isa, n_threads, rng))
-        peak, *rates = measure(runs, options.rounds)
+        is_depthwise, is_winograd = row["kind"] == "depthwise", row["kind"] == "winograd"
+        others = [copy_run(graph, runs[-1][1])] if is_depthwise else []
+        if options.must_be_best and is_winograd:
+            ways = [forced(graph, tile) for tile in (0, *WINOGRAD_TILES)]
+            others = [checked_run(way, isa, options.threads[-1], rng) for way in ways]
+        peak, *rates = measure(runs + others, options.rounds)
+        rates, other_rates = rates[: len(options.threads)], rates[len(options.threads) :]
         for n_threads, rate in zip(options.threads, rates, strict=True):
             name = "{kind} {H}x{W}x{C}->{OC} {KH}x{KW} s{stride}".format(**row)
-            share, gain = rate / (peak * n_threads), rate / rates[0]
+            bound = n_threads * min([peak, *other_rates]) if is_depthwise else None
+            loss = max(other_rates) / rates[-1] if is_winograd and other_rates else None
+            worst = max(worst, loss or 0)
             table.add_row(
                 name, row["where"], str(n_threads), f"{rate:.1f}", f"{peak * n_threads:.1f}",
-                f"{100 * share:.1f}", f"{gain:.2f}",
+                f"{100 * rate / (peak * n_threads):.1f}",
+                "" if bound is None else f"{bound:.1f}",
+                "" if bound is None else f"{100 * rate / bound:.1f}",
+                f"{rate / rates[0]:.2f}",
+                "" if loss is None else f"{loss:.2f}",
             )  # fmt: skip
-    Console(width=120).print(table)
+    Console(width=150).print(table)
+    return int(worst > MAX_LOSS)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

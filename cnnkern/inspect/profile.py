@@ -32,6 +32,7 @@ class StepProfile:
     kernel: str
     seconds: float
     flops: int
+    nbytes: int  # of the tensors and constants that it touches
 
     @property
     def gflops(self) -> float:
@@ -63,13 +64,13 @@ class Profile:
 
     def __rich__(self) -> Table:
         table = Table("Step", "Kernel", title=f"{1e3 * self.seconds:.3f} ms in all")
-        for heading in ("µs", "% of time", "GFLOP/s", "% of peak"):
+        for heading in ("µs", "% of time", "GFLOP/s", "% of peak", "MB"):
             table.add_column(heading, justify="right")
         for kernel, seconds in self.by_kernel().items():
-            table.add_row("", kernel, *self._figures(seconds, self._flops(kernel)))
+            table.add_row("", kernel, *self._figures(seconds, *self._work(kernel)))
         table.add_section()
         for step in sorted(self.steps, key=lambda step: -step.seconds)[:SLOWEST]:
-            figures = self._figures(step.seconds, step.flops)
+            figures = self._figures(step.seconds, step.flops, step.nbytes)
             table.add_row(printable(step.node), step.kernel, *figures)
         return table
 
@@ -79,16 +80,18 @@ class Profile:
             console.print(self)
         return capture.get()
 
-    def _flops(self, kernel: str) -> int:
-        return sum(step.flops for step in self.steps if step.kernel == kernel)
+    def _work(self, kernel: str) -> tuple[int, int]:
+        steps = [step for step in self.steps if step.kernel == kernel]
+        return sum(step.flops for step in steps), sum(step.nbytes for step in steps)
 
-    def _figures(self, seconds: float, flops: int) -> tuple[str, str, str, str]:
+    def _figures(self, seconds: float, flops: int, nbytes: int) -> tuple[str, ...]:
         rate = flops / seconds / 1e9
         return (
             f"{1e6 * seconds:.1f}",
             f"{100 * seconds / self.seconds:.1f}",
             f"{rate:.1f}" if flops else "",
             f"{100 * rate / self.peak_gflops:.0f}" if flops else "",
+            f"{nbytes / 1e6:.2f}",
         )
 
 
@@ -108,8 +111,10 @@ def profile(plan: Plan, arrays: Sequence[NDArray[Any]], repeats: int) -> Profile
             workspace.run_steps(index, index + 1)
             row[index] = time.perf_counter() - start
     steps = tuple(
-        StepProfile(step.node, variant(step.kernel, plan.isa), float(seconds), step.flops)
-        for step, seconds in zip(plan.steps, np.median(times, axis=0), strict=True)
+        StepProfile(step.node, variant(step.kernel, plan.isa), float(t), step.flops, nbytes)
+        for step, t, nbytes in zip(
+            plan.steps, np.median(times, axis=0), plan.step_nbytes(), strict=True
+        )
     )
     return Profile(steps, workspace.n_threads * peak_gflops(plan.isa))
 

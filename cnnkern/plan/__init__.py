@@ -47,6 +47,7 @@ class Plan:
 
     steps: tuple[Step, ...]
     offsets: Mapping[str, int]  # storage -> bytes from the start of the arena
+    sizes: Mapping[str, int]  # storage -> bytes
     arena_nbytes: int
     scratch_nbytes: int  # per thread
     inputs: tuple[Buffer, ...]
@@ -60,6 +61,17 @@ class Plan:
     def flops(self) -> int:
         """Floating-point operations of convolutions and matrix products."""
         return sum(step.flops for step in self.steps)
+
+    def step_nbytes(self) -> list[int]:
+        """Return for each step the bytes of the tensors and constants that it touches."""
+        constants = {
+            array.ctypes.data: array.nbytes for array in self.constants.arrays.values()
+        }
+        return [
+            sum(self.sizes[storage] for storage in step.storages())
+            + sum(constants.get(value, 0) for value in step.numbers())
+            for step in self.steps
+        ]
 
     @cached_property
     def records(self) -> tuple[np.ndarray, Words, np.ndarray]:
@@ -156,6 +168,7 @@ class _Planner:
         return Plan(
             steps=tuple(self.lowering.steps),
             offsets=offsets,
+            sizes={name: lifetime.nbytes for name, lifetime in self.lifetimes.items()},
             arena_nbytes=arena_nbytes,
             scratch_nbytes=-(-self.lowering.scratch_nbytes // ALIGNMENT) * ALIGNMENT,
             inputs=tuple(self.buffers[name] for name in self.graph.inputs),

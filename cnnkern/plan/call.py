@@ -26,6 +26,22 @@ class Call:
             elif isinstance(value, Call):
                 yield from value.addresses()
 
+    def storages(self) -> set[str]:
+        """Return the storages that are read or written."""
+        return {address.storage for _, address in self.addresses() if address.storage}
+
+    def numbers(self) -> set[int]:
+        """Return all fields that are ints or addresses outside of the arena."""
+        found: set[int] = set()
+        for value in self.fields.values():
+            if isinstance(value, Call):
+                found |= value.numbers()
+            elif isinstance(value, Address):
+                found |= {value.offset_bytes} if not value.storage else set()
+            elif isinstance(value, int):
+                found.add(value)
+        return found
+
 
 @dataclass(frozen=True)
 class Step(Call):

@@ -28,6 +28,14 @@ def test_multiply_adds_count_twice() -> None:
     assert flops["y"] == 2 * 6 * 6 * 20 * 10  # the dense layer, with its activation
 
 
+def test_bytes_are_those_of_tensors_and_filters() -> None:
+    profile = Model(small_cnn()).profile(images(1), repeats=1)
+    nbytes = {step.node: step.nbytes for step in profile.steps}
+    x, y, filters = 14 * 14 * 3, 12 * 12 * 20, 20 * 3 * 3 * 3  # x with zeros around it
+    assert 4 * (x + y + filters) <= nbytes["relu1"] <= 1.5 * 4 * (x + y + filters)
+    assert all(step.nbytes > 0 for step in profile.steps)
+
+
 def test_printed_profile_names_steps_and_kernels() -> None:
     text = str(Model(small_cnn()).profile(images(1), repeats=1))
     assert "relu1" in text and "f32_conv" in text and "% of peak" in text
