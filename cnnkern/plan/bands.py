@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..kernels.memory import ALIGNMENT
 from ..kernels.records import CONV, DEPTHWISE
-from .buffer import FLOAT_NBYTES, Buffer, lifted
+from .buffer import FLOAT_NBYTES, Buffer
 from .call import Call
 from .conv import scratch_nbytes
 
@@ -16,20 +16,35 @@ if TYPE_CHECKING:
 
 # Smaller images between the two stay in the L2 caches of the cores.
 MIN_IMAGE_FLOATS = (512 << 10) // FLOAT_NBYTES
-# Every row of the image reads the filters again: they must stay in the L2 cache.
-MAX_FILTER_FLOATS = (256 << 10) // FLOAT_NBYTES
-BAND_NBYTES = 384 << 10  # beside the filters and the rows that go in and out
+# With more products per pixel and channel the image costs little beside them.
+MAX_K = 48
+BAND_NBYTES = 384 << 10  # of a 1 MiB L2, beside filters and the rows that go in and out
 # Of a step: each computes the rows anew that it shares with the one above.
 MAX_CLAIMS = 4
 MAX_SHARE_ANEW = 0.15
+MIN_UNEVEN_TILES = 16
 
 
-def pays_in_bands(middle: tuple[int, ...], filter_floats: int, span: int, stride: int) -> bool:
+def pays_in_bands(middle: Buffer, OH: int, K: int, span: int, stride: int) -> bool:
     """Tell whether a tensor between two convolutions is better not written to memory."""
-    _, D, H, W, C = lifted(middle)
+    _, D, H, W, C = middle.dims
     is_large = D == 1 and H * W * C >= MIN_IMAGE_FLOATS
     rows_anew = MAX_CLAIMS * (span - stride)
-    return is_large and filter_floats <= MAX_FILTER_FLOATS and rows_anew <= MAX_SHARE_ANEW * H
+    is_cheap = K <= MAX_K and rows_anew <= MAX_SHARE_ANEW * H
+    return is_large and is_cheap and _rows_per_tile(OH, middle.strides[2], span, stride) > 0
+
+
+def _rows_per_tile(OH: int, row_nbytes: int, span: int, stride: int) -> int:
+    """Return as many output rows as fit, so that two threads end together; 0 if none do."""
+    fitting = (BAND_NBYTES // row_nbytes - span) // stride + 1
+    counts = {rows: -(-OH // rows) for rows in range(min(max(fitting, 1), OH), 0, -1)}
+    even = (
+        rows
+        for rows, tiles in counts.items()
+        if OH % (2 * rows) == 0 and (tiles == 2 or tiles % MAX_CLAIMS == 0)
+    )
+    many = (rows for rows, tiles in counts.items() if tiles >= MIN_UNEVEN_TILES)
+    return next(even, 0) or next(many, 0)
 
 
 def join_in_bands(lowering: Lowering, middle: Buffer, span: int, stride: int) -> None:
@@ -45,8 +60,7 @@ def join_in_bands(lowering: Lowering, middle: Buffer, span: int, stride: int) ->
     _, (above, _), (left, right) = middle.halo
     OH = depthwise.fields["OH"]
     row_nbytes = middle.strides[2]
-    fitting = (BAND_NBYTES // row_nbytes - span) // stride + 1
-    rows_per_tile = min(max(fitting, 1), OH)
+    rows_per_tile = _rows_per_tile(OH, row_nbytes, span, stride)
     tiles = -(-OH // rows_per_tile)
     band_rows = (rows_per_tile - 1) * stride + span
     conv_copy = -(-scratch_nbytes(W, lowering.isa) // ALIGNMENT) * ALIGNMENT

@@ -184,18 +184,17 @@ class Lowering:
             self.epilogue(activation),
         )  # fmt: skip
 
-    def takes_bands(
-        self, middle: tuple[int, ...], filter_floats: int, span: int, stride: int
-    ) -> bool:
+    def takes_bands(self, middle: Buffer, OH: int, K: int, span: int, stride: int) -> bool:
         """Tell whether a tensor between two convolutions is better not written to memory.
 
         Parameters
         ----------
-        middle : its shape
-        filter_floats : size of the filters that give it
-        span, stride : rows of it under a window, and from one window to the next
+        middle : as `band` gives it
+        OH : rows of the result
+        K : products of each element of `middle`
+        span, stride : rows of `middle` under a window, and from one window to the next
         """
-        return pays_in_bands(middle, filter_floats, span, stride)
+        return pays_in_bands(middle, OH, K, span, stride)
 
     def band(self, shape: tuple[int, ...], halo: Halo) -> Buffer:
         """Return a tensor without a storage, for `join_in_bands`."""

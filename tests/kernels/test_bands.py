@@ -33,6 +33,7 @@ def _narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every pair be one step, of several tiles of a few rows."""
     monkeypatch.setattr(bands, "MIN_IMAGE_FLOATS", 0)
     monkeypatch.setattr(bands, "MAX_SHARE_ANEW", 99)
+    monkeypatch.setattr(bands, "MIN_UNEVEN_TILES", 1)
     monkeypatch.setattr(bands, "BAND_NBYTES", 6000)
 
 
@@ -82,9 +83,20 @@ def test_the_same_bits_as_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = optimise(pair((2, 33, 18), WINDOWS[0], "same", "silu", rng))
     x = rng.standard_normal((2, 33, 18, 4), np.float32)
     (y,) = run_kernels(graph, x, n_threads=2)
-    monkeypatch.setattr(bands, "MAX_FILTER_FLOATS", 0)
+    monkeypatch.setattr(bands, "MAX_K", 0)
     assert "f32_bands" not in kernels(graph, x.shape)
     np.testing.assert_array_equal(y, run_kernels(graph, x, n_threads=2)[0])
+
+
+@pytest.mark.parametrize(
+    ("OH", "rows"), [(56, 2), (112, 4), (28, 1), (100, 5), (14, 0), (7, 0), (75, 4)]
+)
+def test_tiles_that_two_threads_share_evenly(
+    monkeypatch: pytest.MonkeyPatch, OH: int, rows: int
+) -> None:
+    """Bands of up to 5 output rows; of 14 or 7 rows no number gives two equal halves."""
+    monkeypatch.setattr(bands, "MIN_UNEVEN_TILES", 16)
+    assert bands._rows_per_tile(OH, 6000 // 7, span=3, stride=1) == rows
 
 
 def test_the_tensor_between_has_no_storage() -> None:
