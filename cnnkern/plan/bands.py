@@ -27,8 +27,8 @@ MIN_UNEVEN_TILES = 16
 
 def pays_in_bands(middle: Buffer, OH: int, K: int, span: int, stride: int) -> bool:
     """Tell whether a tensor between two convolutions is better not written to memory."""
-    _, D, H, W, C = middle.dims
-    is_large = D == 1 and H * W * C >= MIN_IMAGE_FLOATS
+    N, D, H, W, C = middle.dims
+    is_large = N > 0 and D == 1 and H * W * C >= MIN_IMAGE_FLOATS  # no image, no steps to join
     rows_anew = MAX_CLAIMS * (span - stride)
     is_cheap = K <= MAX_K and rows_anew <= MAX_SHARE_ANEW * H
     return is_large and is_cheap and _rows_per_tile(OH, middle.strides[2], span, stride) > 0

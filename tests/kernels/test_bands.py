@@ -99,6 +99,12 @@ def test_tiles_that_two_threads_share_evenly(
     assert bands._rows_per_tile(OH, 6000 // 7, span=3, stride=1) == rows
 
 
+def test_an_empty_batch_has_no_steps() -> None:
+    graph = optimise(pair((1, 33, 18), WINDOWS[0], "same", "relu", np.random.default_rng(7)))
+    assert kernels(graph, (0, 33, 18, 4)) == []
+    assert run_kernels(graph, np.zeros((0, 33, 18, 4), np.float32))[0].shape == (0, 33, 18, 24)
+
+
 def test_the_tensor_between_has_no_storage() -> None:
     graph = pair((1, 64, 64), WINDOWS[0], "same", "relu", np.random.default_rng(5))
     paired = optimise(graph, "strict")
