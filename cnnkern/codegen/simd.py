@@ -68,11 +68,11 @@ class Simd:
         pointer = self.pointer(address, self.vector)
         if mask is None:
             return self.builder.load(pointer, align=4)
-        arguments = [pointer.type, I32, mask.type, self.vector]
+        signature = [pointer.type, I32, mask.type, self.vector]
         name = f"llvm.masked.load.v{self.isa.lanes}f32.p0"
-        function = external(self.builder, name, self.vector, arguments)
-        zeros = ir.Constant(self.vector, None)
-        return self.builder.call(function, [pointer, ir.Constant(I32, 4), mask, zeros])
+        function = external(self.builder, name, self.vector, signature)
+        arguments = [pointer, ir.Constant(I32, 4), mask, self.zeros()]
+        return self.builder.call(function, arguments)
 
     def store(self, value: Any, address: Any, mask: Any = None) -> None:
         """Store a vector; the memory of masked-off lanes is not touched."""

@@ -9,8 +9,8 @@ A large image between the two convolutions is so never written to memory.
 
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
-from ..codegen.vector import call_kernel, floats, integers, record_at
-from .move import copy_row
+from ..codegen.vector import call_kernel, integers, record_at
+from .move import clear, copy_row
 from .records import CONV, DEPTHWISE
 
 CONV_WORDS, DEPTHWISE_WORDS = CONV.itemsize // 8, DEPTHWISE.itemsize // 8
@@ -84,10 +84,3 @@ def clear_sides(p, band):
         address = band + row * p.row_nbytes
         clear(address, p.inside // FLOAT)
         clear(address + p.row_nbytes - p.after, p.after // FLOAT)
-
-
-@inline
-def clear(address, count):
-    """Write `count` zeros."""
-    for i in range(count):
-        floats(address)[i] = 0.0

@@ -8,7 +8,7 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel, floats
 from .functions import ZERO, clip, sigmoid
-from .move import copy_row
+from .move import clear, copy_row
 
 
 @inline
@@ -174,13 +174,9 @@ def f32_halo(isa: Isa):
         D, H, W = p.D0 + p.D + p.D1, p.H0 + p.H + p.H1, p.W0 + p.W + p.W1
         for row in range(begin, end):
             h, d, n = row % H, row // H % D, row // (H * D)
-            y = floats(p.y + n * p.y_n + d * p.y_d + h * p.y_h)
+            y = p.y + n * p.y_n + d * p.y_d + h * p.y_h
             inside = p.D0 <= d < p.D0 + p.D and p.H0 <= h < p.H0 + p.H
-            before = p.W0 if inside else W
-            for i in range(before * p.C):
-                y[i] = ZERO
-            after = floats(p.y + n * p.y_n + d * p.y_d + h * p.y_h + (W - p.W1) * p.y_w)
-            for i in range(p.W1 * p.C if inside else 0):
-                after[i] = ZERO
+            clear(y, (p.W0 if inside else W) * p.C)
+            clear(y + (W - p.W1) * p.y_w, p.W1 * p.C if inside else 0)
 
     return kernel

@@ -5,6 +5,11 @@ import numpy as np
 ALIGNMENT = 64  # bytes
 
 
+def whole_lines(nbytes: int) -> int:
+    """Return `nbytes` rounded up to a multiple of ALIGNMENT."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
 def aligned_empty(nbytes: int) -> np.ndarray:
     """Return uninitialised bytes that begin at a multiple of ALIGNMENT."""
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)

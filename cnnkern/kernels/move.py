@@ -3,6 +3,7 @@
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import floats, integers
+from .functions import ZERO
 
 FLOAT = 4  # bytes
 
@@ -23,6 +24,14 @@ def copy_row(x, y, n):
 def copy_strided(x, x_step, y, y_step, n):
     for i in range(n):
         floats(y + i * y_step)[0] = floats(x + i * x_step)[0]
+
+
+@inline
+def clear(address, n):
+    """Write n zeros."""
+    target = floats(address)
+    for i in range(n):
+        target[i] = ZERO
 
 
 def f32_move(isa: Isa):

@@ -13,7 +13,7 @@ from ..codegen.isa import Isa, best
 from ..errors import ResourceLimitError
 from ..graph import NO_HALO, Graph, Halo, Node
 from ..kernels import address
-from ..kernels.memory import ALIGNMENT
+from ..kernels.memory import whole_lines
 from ..kernels.records import STEP
 from ..shapes import product
 from .buffer import FLOAT_NBYTES, MAX_RANK, Address, Buffer
@@ -170,7 +170,7 @@ class _Planner:
             offsets=offsets,
             sizes={name: lifetime.nbytes for name, lifetime in self.lifetimes.items()},
             arena_nbytes=arena_nbytes,
-            scratch_nbytes=-(-self.lowering.scratch_nbytes // ALIGNMENT) * ALIGNMENT,
+            scratch_nbytes=whole_lines(self.lowering.scratch_nbytes),
             inputs=tuple(self.buffers[name] for name in self.graph.inputs),
             outputs=tuple(self.buffers[name] for name in self.graph.outputs),
             constants=self.lowering.constants,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..kernels.memory import ALIGNMENT
+from ..kernels.memory import whole_lines
 from ..kernels.records import CONV, DEPTHWISE
 from .buffer import FLOAT_NBYTES, Buffer
 from .call import Call
@@ -63,9 +63,9 @@ def join_in_bands(lowering: Lowering, middle: Buffer, span: int, stride: int) ->
     rows_per_tile = _rows_per_tile(OH, row_nbytes, span, stride)
     tiles = -(-OH // rows_per_tile)
     band_rows = (rows_per_tile - 1) * stride + span
-    conv_copy = -(-scratch_nbytes(W, lowering.isa) // ALIGNMENT) * ALIGNMENT
+    conv_copy = whole_lines(scratch_nbytes(W, lowering.isa))
     depthwise_copy = conv_copy + CONV.itemsize
-    band = -(-(depthwise_copy + DEPTHWISE.itemsize) // ALIGNMENT) * ALIGNMENT
+    band = whole_lines(depthwise_copy + DEPTHWISE.itemsize)
     lowering.scratch(band + band_rows * row_nbytes)
     one_row_each = {
         "rows_per_task": W, "row_blocks": N * H, "row_step": 1, "group_step": N * H,

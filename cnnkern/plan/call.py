@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .buffer import Address
+from .buffer import ABSOLUTE, Address
 
 MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
 
@@ -18,29 +18,29 @@ class Call:
     kernel: str
     fields: dict[str, Any]  # int, float, Address or another Call, whose record is pointed to
 
+    def values(self) -> Iterator[tuple[str, Any]]:
+        """Yield every field and its value, those of other calls' records included."""
+        for name, value in self.fields.items():
+            if isinstance(value, Call):
+                yield from value.values()
+            else:
+                yield name, value
+
     def addresses(self) -> Iterator[tuple[str, Address]]:
         """Yield field and address of what is read or written in the arena."""
-        for name, value in self.fields.items():
-            if isinstance(value, Address):
+        for name, value in self.values():
+            if isinstance(value, Address) and value.storage != ABSOLUTE:
                 yield name, value
-            elif isinstance(value, Call):
-                yield from value.addresses()
 
     def storages(self) -> set[str]:
         """Return the storages that are read or written."""
-        return {address.storage for _, address in self.addresses() if address.storage}
+        return {address.storage for _, address in self.addresses()}
 
     def numbers(self) -> set[int]:
-        """Return all fields that are ints or addresses outside of the arena."""
-        found: set[int] = set()
-        for value in self.fields.values():
-            if isinstance(value, Call):
-                found |= value.numbers()
-            elif isinstance(value, Address):
-                found |= {value.offset_bytes} if not value.storage else set()
-            elif isinstance(value, int):
-                found.add(value)
-        return found
+        """Return all ints among the values, and the addresses outside of the arena."""
+        plain = (v.offset_bytes if isinstance(v, Address) and v.storage == ABSOLUTE else v
+                 for _, v in self.values())  # fmt: skip
+        return {value for value in plain if isinstance(value, int)}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..kernels.memory import ALIGNMENT
+from ..kernels.memory import ALIGNMENT, whole_lines
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,8 @@ def place(lifetimes: Iterable[Lifetime]) -> tuple[dict[str, int], int]:
     offsets: dict[str, int] = {}
     start = 0
     for lane in lanes:
-        size = _aligned(lane[0].nbytes)
+        size = whole_lines(lane[0].nbytes)
         for item in lane:
             offsets[item.storage] = start + (size - item.nbytes) // 2 // ALIGNMENT * ALIGNMENT
         start += size
     return offsets, start
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT

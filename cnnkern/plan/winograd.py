@@ -9,7 +9,7 @@ import numpy as np
 from ..codegen.isa import Isa
 from ..codegen.transform import F4X4, TRANSFORMS, Transform
 from ..graph import Array
-from ..kernels.memory import ALIGNMENT, aligned_floats
+from ..kernels.memory import aligned_floats, whole_lines
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
 from ..lazy import Weight
 from ..ops.window import Window
@@ -87,8 +87,7 @@ def _lower_blocks(
     n_tiles, C, OC = (fields[name] for name in ("patches", "C", "OC"))
     isa = lowering.isa
     T = tiles_per_task(n_tiles, C, OC, isa)
-    tables_nbytes = 2 * 8 * (T + isa.heights[0])
-    tables_nbytes = -(-tables_nbytes // ALIGNMENT) * ALIGNMENT
+    tables_nbytes = whole_lines(2 * 8 * (T + isa.heights[0]))
     v_point, m_point = T * fields["v_tile"], T * fields["m_tile"]
     lowering.scratch(tables_nbytes + size.patch**2 * (v_point + m_point))
     lowering.flops = flops

@@ -1,5 +1,7 @@
 """Plans: limits, sharing of memory, relocation, instruction sets."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -114,8 +116,12 @@ def test_concatenate_and_padding_write_into_slices() -> None:
     )
 
 
-def test_lines_and_operations() -> None:
+def test_storages_alive_together_are_apart() -> None:
     plan = plan_of(optimise(small_cnn()), (3, 12, 12, 3))
+    for step in plan.steps:
+        spans = [(plan.offsets[s], plan.offsets[s] + plan.sizes[s]) for s in step.storages()]
+        assert spans
+        assert all(a[1] <= b[0] or b[1] <= a[0] for a, b in combinations(spans, 2))
     assert plan.arena_nbytes % 64 == 0
     assert plan.flops > 0
 
