@@ -17,6 +17,9 @@ LN2_LOW = F(1.428606765330187e-06)
 ROUND = F(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer in the low bits
 EXP_MIN = F(-86.6)  # below, 2**(n-1) would be denormal: the result is 0
 EXP_MAX = F(88.8)  # above, the result overflows to infinity
+# Between these, e**-x is a normal number; above, adding it to 1 changes nothing.
+LOGISTIC_MIN, LOGISTIC_MAX = F(-88), F(86)
+INFINITY = F(np.inf)
 ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
 
 # (e**r - 1 - r) / r**2 on |r| <= ln(2)/2: least largest error of the whole, 3e-9 (Remez).
@@ -52,9 +55,9 @@ ERF_BOTTOM = (
 )  # fmt: skip
 ERF_ONE = F(4)  # from here on erf rounds to 1
 
-THREE, SIX, QUARTER, FIFTEEN = F(3), F(6), F(0.25), F(15)
+THREE, SIX, SIXTH, QUARTER, FIFTEEN = F(3), F(6), F(1 / 6), F(0.25), F(15)
 SQRT_HALF = F(0.7071067811865476)
-GELU_LINEAR, GELU_CUBIC = F(0.7978845608028654), F(0.044715)  # sqrt(2 / pi)
+GELU_LINEAR, GELU_CUBIC = F(1.5957691216057308), F(0.044715)  # 2 sqrt(2 / pi)
 SELU_SCALE, SELU_ALPHA = F(1.0507009873554805), F(1.6732632423543772)
 EXPM1_MIN = F(-30)  # below, the result rounds to -1
 
@@ -86,19 +89,20 @@ def exp(x):
 
 
 @inline
-def exp_of_negative(x):
-    """e**x for x <= 0 within 2 ulp."""
-    r, shifted = split_exponent(x)
+def logistic_divisor(x):
+    """1 + e**-x within 2 ulp; the multiply-adds of the reduction negate x."""
+    limited = LOGISTIC_MAX if x > LOGISTIC_MAX else x
+    shifted = fma(limited, -LOG2_E, ROUND)
+    n = shifted - ROUND
+    r = fma(n, -LN2_LOW, fma(n, -LN2_HIGH, -limited))
     p = fma(fma(exp_polynomial(r), r, ONE), r, ONE)
-    result = add_to_exponent(p, shifted)
-    return ZERO if x < EXP_MIN else result
+    return INFINITY if x < LOGISTIC_MIN else ONE + add_to_exponent(p, shifted)
 
 
 @inline
 def sigmoid(x):
-    """1 / (1 + e**-x), from e**-|x| so that neither side overflows."""
-    z = exp_of_negative(-abs(x))
-    return (z if x < ZERO else ONE) / (ONE + z)
+    """1 / (1 + e**-x)."""
+    return ONE / logistic_divisor(x)
 
 
 @inline
@@ -178,8 +182,8 @@ def log_sigmoid(x):
 
 @inline
 def silu(x):
-    """x * sigmoid(x)."""
-    return x * sigmoid(x)
+    """x * sigmoid(x); NaN for minus infinity, as in Keras."""
+    return x / logistic_divisor(x)
 
 
 @inline
@@ -192,7 +196,7 @@ def relu6(x):
 @inline
 def hard_sigmoid(x):
     """relu6(x + 3) / 6."""
-    return relu6(x + THREE) / SIX
+    return relu6(x + THREE) * SIXTH
 
 
 @inline
@@ -209,8 +213,8 @@ def gelu(x):
 
 @inline
 def gelu_tanh(x):
-    """x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x**3))) / 2."""
-    return HALF * x * (ONE + tanh(GELU_LINEAR * fma(GELU_CUBIC * x * x, x, x)))
+    """x * (1 + tanh(u / 2)) / 2 = x * sigmoid(u), u = 2 sqrt(2/pi) * (x + 0.044715 x**3)."""
+    return x / logistic_divisor(GELU_LINEAR * fma(GELU_CUBIC * x * x, x, x))
 
 
 @inline

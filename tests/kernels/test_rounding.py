@@ -18,6 +18,8 @@ ISA_IDS = [isa.name for isa in available()]
 each_isa = pytest.mark.parametrize("isa", available(), ids=ISA_IDS)
 # exp leaves float32's normal range below this and is flushed to 0 at -86.6.
 EXP_NORMAL = -86.6
+# So does the sigmoid, below the first; it is 0 below the second.
+SIGMOID_NORMAL, SIGMOID_ZERO = -87.3, -88
 
 
 @each_isa
@@ -62,10 +64,24 @@ def test_exp_is_within_2_ulp(isa: Any) -> None:
 def test_sigmoid_is_within_3_ulp(isa: Any) -> None:
     sigmoid = row_function("sigmoid", isa)
     x = sweep()
-    normal = x[x >= EXP_NORMAL]
+    normal = x[x >= SIGMOID_NORMAL]
     exact = 1 / (1 + np.exp(-normal.astype(np.float64)))
     assert ulps(sigmoid(normal), exact).max() <= 3
-    assert not sigmoid(x[x < EXP_NORMAL]).any()
+    assert not sigmoid(x[x < SIGMOID_ZERO]).any()
+    special = sigmoid(np.array([0, -0.0, np.inf, -np.inf, np.nan], np.float32))
+    np.testing.assert_array_equal(special, np.array([0.5, 0.5, 1, 0, np.nan], np.float32))
+
+
+@each_isa
+def test_silu_is_within_3_ulp(isa: Any) -> None:
+    silu = row_function("silu", isa)
+    x = sweep()
+    normal = x[x >= SIGMOID_NORMAL]
+    exact = normal.astype(np.float64) / (1 + np.exp(-normal.astype(np.float64)))
+    is_normal = np.abs(exact) >= np.finfo(np.float32).tiny
+    assert ulps(silu(normal), exact)[is_normal].max() <= 3
+    special = silu(np.array([0, np.inf, -np.inf, np.nan], np.float32))
+    np.testing.assert_array_equal(special, np.array([0, np.inf, np.nan, np.nan], np.float32))
 
 
 @each_isa
