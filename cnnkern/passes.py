@@ -18,7 +18,7 @@ from .ops.depthwise import DepthwiseConv
 from .ops.layout import Identity, ZeroPadding
 from .ops.merge import Add, Multiply, ScaledAdd
 from .ops.norm import Affine, BatchNorm, Normalization
-from .ops.pairs import ConvDepthwise
+from .ops.pairs import ConvDepthwise, GatedConv, is_gate
 from .ops.transpose import ConvTranspose
 from .permutes import sink_permutes
 
@@ -42,7 +42,7 @@ def optimise(graph: Graph, precision: str = "fast") -> Graph:
         graph = rewrite(graph).verify()
     if precision == "fast":
         graph = allow_winograd(graph)
-    return pair_with_depthwise(graph)
+    return gate_convolutions(pair_with_depthwise(graph))
 
 
 def drop_identities(graph: Graph) -> Graph:
@@ -212,6 +212,26 @@ def pair_with_depthwise(graph: Graph) -> Graph:
         return ConvDepthwise(first, second) if is_plain and is_single and is_2d else None
 
     return _fuse_chains(graph, 2, rule)
+
+
+def gate_convolutions(graph: Graph) -> Graph:
+    """Let a convolution of one tap scale the channels that it alone reads scaled."""
+    shapes, consumers = graph.shapes(), graph.consumers()
+    done: dict[str, Node] = {}
+    for node in graph.nodes:
+        done[node.name] = node
+        if not isinstance(node.op, Conv) or not node.op.is_pointwise:
+            continue
+        name, *residual = node.inputs
+        scaled = done[name]
+        is_product = isinstance(scaled.op, Multiply) and len(scaled.inputs) == 2
+        is_private = len(consumers[name]) == 1 and name not in graph.outputs
+        gates = [g for g in scaled.inputs if is_product and is_gate(shapes[g], shapes[name])]
+        if is_private and len(gates) == 1:
+            (x,) = (i for i in scaled.inputs if i != gates[0])
+            del done[name], done[node.name]
+            done[node.name] = Node(node.name, GatedConv(node.op), (x, gates[0], *residual))
+    return replace(graph, nodes=tuple(done.values()))
 
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (

@@ -10,7 +10,7 @@ A matrix product is the 1x1 convolution with one run of K floats per row.
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.ukernel import tile_call
-from ..codegen.vector import call_kernel, integers
+from ..codegen.vector import call_kernel, floats, integers
 
 
 def f32_conv(isa: Isa):
@@ -18,7 +18,9 @@ def f32_conv(isa: Isa):
 
     A task is one (group, panel block, row block); the steps between neighbours of each kind
     are the plan's choice.
-    Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses, then one tile.
+    With a gate x is first scaled: ``x[n, .., c] * gate[n, c]``, for filters of one tap.
+    Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses, one tile, then
+    with a gate the scaled rows.
     """
     tile = tile_call(isa)
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
@@ -36,6 +38,8 @@ def f32_conv(isa: Isa):
             n_rows = min(p.rows_per_task, p.M - m0)
             x, y, r = p.x + group * p.x_group, p.y + group * p.y_group, p.r + group * p.y_group
             fill_rows(x_rows, m0, n_rows, p.OD, p.OH, p.OW, x, p.x_n, p.x_d, p.x_h, p.x_w, MR)
+            if p.gate:
+                gate_rows(p, x_rows, m0, n_rows, scratch + p.gated, MR)
             fill_rows(y_rows, m0, n_rows, p.OD, p.OH, p.OW, y, p.y_n, p.y_d, p.y_h, p.y_w, MR)
             if p.r:
                 fill_rows(
@@ -95,6 +99,25 @@ def fill_rows(table, m0, n_rows, OD, OH, OW, base, s_n, s_d, s_h, s_w, n_repeats
                 n += 1
     for m in range(n_rows, n_rows + n_repeats):
         rows[m] = rows[n_rows - 1]
+
+
+@inline
+def gate_rows(p, table, m0, n_rows, gated, n_repeats):
+    """Scale the rows of a table and let it point to the results."""
+    rows, pixels = integers(table), p.OD * p.OH * p.OW
+    for m in range(n_rows):
+        target = gated + m * p.gated_row
+        gate = p.gate + (m0 + m) // pixels * p.gate_n
+        multiply_row(floats(rows[m]), floats(gate), floats(target), p.run_len)
+        rows[m] = target
+    for m in range(n_rows, n_rows + n_repeats):
+        rows[m] = rows[n_rows - 1]
+
+
+@inline
+def multiply_row(a, b, y, n):
+    for i in range(n):
+        y[i] = a[i] * b[i]
 
 
 @inline

@@ -8,7 +8,7 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel, floats
 from .functions import ZERO, clip, sigmoid
-from .move import clear, copy_row
+from .move import FLOAT, clear, copy_row
 
 
 @inline
@@ -172,11 +172,12 @@ def f32_halo(isa: Isa):
 
     def kernel(p, scratch, begin, end):
         D, H, W = p.D0 + p.D + p.D1, p.H0 + p.H + p.H1, p.W0 + p.W + p.W1
+        pixel = p.y_w // FLOAT
         for row in range(begin, end):
             h, d, n = row % H, row // H % D, row // (H * D)
             y = p.y + n * p.y_n + d * p.y_d + h * p.y_h
             inside = p.D0 <= d < p.D0 + p.D and p.H0 <= h < p.H0 + p.H
-            clear(y, (p.W0 if inside else W) * p.C)
-            clear(y + (W - p.W1) * p.y_w, p.W1 * p.C if inside else 0)
+            clear(y, (p.W0 if inside else W) * pixel)
+            clear(y + (W - p.W1) * p.y_w, p.W1 * pixel if inside else 0)
 
     return kernel

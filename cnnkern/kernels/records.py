@@ -25,6 +25,8 @@ CONV = _record(
     "height", "rows_per_task", "row_blocks", "row_step",
     "panels_per_task", "panel_blocks", "panel_step", "group_step",
     "activate", "activate_args",  # row function of the epilogue, or 0
+    "gate", "gate_n",  # factors of the run's floats, per image; or 0
+    "gated", "gated_row",  # where scaled rows stand in the scratch memory; from row to row
     floats=("lo", "hi"),
 )  # fmt: skip
 
@@ -183,7 +185,7 @@ DOT = _record(
 # The border of a buffer: `y` is the first element of the halo itself.
 HALO = _record(
     "y",
-    "D", "H", "W", "C",  # inside
+    "D", "H", "W",  # inside
     "D0", "H0", "W0", "D1", "H1", "W1",  # before and after
     "y_n", "y_d", "y_h", "y_w",
 )  # fmt: skip

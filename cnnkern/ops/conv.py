@@ -198,6 +198,11 @@ class Conv(SlidingFilter):
         return replace(self, filter=Scaled(self.filter, scale), bias=bias)
 
     @property
+    def is_pointwise(self) -> bool:
+        """Whether each output pixel is a matrix times one input pixel."""
+        return set(self.sizes) == {1} and self.groups == 1 and isinstance(self.padding, str)
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether each output channel reads one input channel, and each of them once."""
         return self.groups > 1 and self.groups == self.in_channels == self.out_channels

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from ..errors import ShapeError
 from ..graph import Array, Halo, Op
 from ..shapes import Shape, product
 from .common import known
 from .config import LayerConfig, Weights
 from .conv import Conv
 from .depthwise import DepthwiseConv
+from .window import Window
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -68,3 +72,59 @@ class ConvDepthwise(Op):
     @property
     def n_params(self) -> int:
         return self.conv.n_params + self.depthwise.n_params
+
+
+@dataclass(frozen=True, eq=False)
+class GatedConv(Op):
+    """Scale the channels of each image, then mix them pixel by pixel: ``y = conv(x * gate)``.
+
+    So ends a squeeze-and-excitation block (Hu et al., "Squeeze-and-excitation networks",
+    2018). Inputs are ``x``, ``gate: float32[N, 1, .., C]`` and the residual, if there is one.
+
+    Parameters
+    ----------
+    conv : Conv of one tap and one group
+    """
+
+    conv: Conv
+
+    @classmethod
+    def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
+        config.unsupported("class_name", config.class_name, "layers that Keras has")
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        x, gate, *residual = shapes
+        if not is_gate(gate, x):
+            raise ShapeError(f"GatedConv: expected one pixel of {x[-1]} factors, got {gate}")
+        return self.conv.infer_shape(x, *residual)
+
+    @np.errstate(all="ignore")
+    def reference(self, *inputs: Array) -> Array:
+        x, gate, *residual = inputs
+        return self.conv.reference(x * gate, *residual)
+
+    @property
+    def overwritten_input(self) -> int | None:
+        return 2 if self.conv.adds_residual else None
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        x, gate, *residual = inputs
+        conv, no_padding = self.conv, ((0, 0),) * len(self.conv.sizes)
+        window = Window(conv.strides, conv.dilation_rate, no_padding)
+        lowering.conv(
+            self, x, output, conv.filter, conv.bias, window,
+            activation=conv.activation, residual=residual, gate=gate,
+        )  # fmt: skip
+
+    def flops(self, *shapes: tuple[int, ...]) -> int:
+        x, _, *residual = shapes
+        return self.conv.flops(x, *residual)
+
+    @property
+    def n_params(self) -> int:
+        return self.conv.n_params
+
+
+def is_gate(gate: Shape, x: Shape) -> bool:
+    """Tell whether a tensor has one factor per image and channel of `x`."""
+    return len(gate) == len(x) > 2 and gate == (x[0], *[1] * (len(x) - 2), x[-1])

@@ -227,14 +227,21 @@ class _Planner:
             whole, first = self.parts.get(node.name, (node.name, 0))
             if whole not in self.wholes:
                 halo = widest([self._halo(name) for name in (whole, *self.parts_of[whole])])
-                self.wholes[whole] = Buffer.allocate(whole, self.shapes[whole], halo)
+                self.wholes[whole] = self._allocate(whole, halo)
             return self.wholes[whole].slice(-1, first, shape[-1])
         halo, index = self._halo(node.name), node.op.overwritten_input
         if inputs and index is not None:
             x = inputs[index]
             if x.shape == shape and x.halo == halo and self.pending[x.storage] == 1:
                 return x
-        return Buffer.allocate(node.name, shape, halo)
+        return self._allocate(node.name, halo)
+
+    def _allocate(self, name: str, halo: Halo) -> Buffer:
+        """Return a new storage; who views a tensor under another shape wants it dense."""
+        shape = self.shapes[name]
+        is_viewed = any(node.op.is_view for node in self.consumers[name])
+        is_spread = len(shape) <= MAX_RANK and product(shape[1:-1]) > 1 and not is_viewed
+        return Buffer.allocate(name, shape, halo, is_spread)
 
     def _view(self, node: Node, inputs: list[Buffer]) -> Buffer | None:
         """Return the output as a part of its input's storage, where it can be one."""

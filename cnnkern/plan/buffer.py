@@ -12,6 +12,9 @@ from ..shapes import product
 
 FLOAT_NBYTES = 4
 MAX_RANK = 5  # of a buffer whose axes keep their own strides
+LINE = 64  # bytes of a cache line
+# Addresses this far apart share one of two sets of 8 lines: 32 KiB of L1d, 8 ways.
+L1_REPEATS = 2048
 ABSOLUTE = ""  # the storage of addresses that do not depend on the arena
 
 
@@ -39,11 +42,19 @@ class Buffer:
     halo: Halo = NO_HALO  # zeros around D, H and W that may be read
 
     @classmethod
-    def allocate(cls, storage: str, shape: tuple[int, ...], halo: Halo = NO_HALO) -> Buffer:
-        """Return a buffer that fills a storage of its own, halo included."""
+    def allocate(
+        cls, storage: str, shape: tuple[int, ...], halo: Halo = NO_HALO, is_spread: bool = False
+    ) -> Buffer:
+        """Return a buffer that fills a storage of its own, halo included.
+
+        One that `is_spread` or has a halo, and so is read in windows, has a gap after each
+        pixel where too many pixels would otherwise share a set of the L1 cache.
+        """
         _, *space, channels = lifted(shape)
         d, h, w = (n + sum(pad) for n, pad in zip(space, halo, strict=True))
         s_w = FLOAT_NBYTES * channels
+        if is_spread or halo != NO_HALO:
+            s_w = spread(s_w)
         strides = (d * h * w * s_w, h * w * s_w, w * s_w, s_w)
         start = sum(pad[0] * s for pad, s in zip(halo, strides[1:], strict=True))
         return cls(shape, Address(storage, start), strides, halo)
@@ -110,6 +121,11 @@ class Buffer:
             axis, lengths = -1, [length * inner for length in lengths]
         starts = accumulate(lengths, initial=0)
         return [whole.slice(axis, start, n) for start, n in zip(starts, lengths, strict=False)]
+
+
+def spread(nbytes: int) -> int:
+    """Return the stride of rows of `nbytes`: with a gap where they would share L1 sets."""
+    return nbytes if nbytes % L1_REPEATS else nbytes + LINE
 
 
 def lifted(shape: tuple[int, ...]) -> tuple[int, int, int, int, int]:

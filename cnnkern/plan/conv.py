@@ -10,10 +10,11 @@ import numpy as np
 
 from ..codegen.isa import Isa
 from ..graph import Array
+from ..kernels.memory import whole_lines
 from ..kernels.pack import pack_panels, packed_floats, panel_floats
 from ..lazy import Weight
 from ..ops.window import Triple, Window, lift
-from .buffer import FLOAT_NBYTES, Address, Buffer, Strides, stride_fields
+from .buffer import FLOAT_NBYTES, Address, Buffer, Strides, spread, stride_fields
 from .epilogue import NO_EPILOGUE, Epilogue
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 ROWS_PER_TASK = 112
 # Tasks of a step: enough for several threads to end together.
 MIN_TASKS = 16
+# The same where each task scales its rows anew: those that share rows do it several times.
+MIN_GATED_TASKS = 8
 # Bytes of filters from the L3 cache in the time of a byte of the input from another core.
 # The cores of a virtual machine often share no L3, and it does not say so.
 TRANSFER_COST = 8
@@ -46,8 +49,9 @@ def lower_conv(
     groups: int = 1,
     epilogue: Epilogue = NO_EPILOGUE,
     residual: Buffer | None = None,
+    gate: Buffer | None = None,
 ) -> None:
-    """Append ``y = epilogue(conv(x, filters) + bias + residual)``.
+    """Append ``y = epilogue(conv(x * gate, filters) + bias + residual)``.
 
     Parameters
     ----------
@@ -55,6 +59,7 @@ def lower_conv(
         Whose constant the packed filters are.
     filters : float32[*K, C/groups, OC]
     bias : float32[OC] or None
+    gate : of one pixel per image, for filters of one tap
     """
     *taps, C, OC = filters.shape
     N, columns = OC // groups, filters.reshape(-1, OC)
@@ -68,7 +73,7 @@ def lower_conv(
         lowering, x.address + -corner, (x.strides[0], d, h, w), y,
         _runs(x, lift(window.dilation, 1), lift(taps, 1), C),
         Matrix(panels, columns.shape[0], N, groups, FLOAT_NBYTES * C, FLOAT_NBYTES * N),
-        epilogue, residual,
+        epilogue, residual, gate=gate,
     )  # fmt: skip
 
 
@@ -102,6 +107,7 @@ def lower_matrix(
     epilogue: Epilogue = NO_EPILOGUE,
     residual: Buffer | None = None,
     flops: int = 0,
+    gate: Buffer | None = None,
 ) -> None:
     """Append ``y[m] = epilogue(sum over runs of x[m] * w + b)`` for every pixel m of `y`.
 
@@ -110,6 +116,7 @@ def lower_matrix(
     x : address of the first pixel's receptive field
     x_strides : bytes between the receptive fields of neighbouring output pixels
     flops : operations of the convolution that this stands for, if it needs more
+    gate : factors of the one run of every pixel, per image
     """
     K, N, groups = matrix.K, matrix.N, matrix.groups
     isa = lowering.isa
@@ -120,12 +127,21 @@ def lower_matrix(
     blocks = _blocks(
         M, -(-N // isa.tile_columns), own_flops + FILTER_FLOPS * K * N * groups, groups,
         isa.heights[0],
-        by_rows=TRANSFER_COST * M * (runs.length + N) > K * N,
+        by_rows=gate is not None or TRANSFER_COST * M * (runs.length + N) > K * N,
+        min_tasks=MIN_TASKS if gate is None else MIN_GATED_TASKS,
     )  # fmt: skip
-    lowering.scratch(scratch_nbytes(blocks["rows_per_task"], isa))
+    scratch, pixel_nbytes = scratch_nbytes(blocks["rows_per_task"], isa), x_strides[3]
     optional: dict[str, Any] = {}
+    if gate is not None:
+        gated, pixel_nbytes = whole_lines(scratch), spread(FLOAT_NBYTES * K)
+        optional |= {
+            "gate": gate.address, "gate_n": gate.strides[0],
+            "gated": gated, "gated_row": pixel_nbytes,
+        }  # fmt: skip
+        scratch = gated + blocks["rows_per_task"] * pixel_nbytes
+    lowering.scratch(scratch)
     if residual is not None:
-        optional = {"r": residual.address, **stride_fields("r", residual.strides)}
+        optional |= {"r": residual.address, **stride_fields("r", residual.strides)}
     lowering.call(
         "f32_conv",
         groups * blocks["panel_blocks"] * blocks["row_blocks"] if M else 0,
@@ -137,7 +153,7 @@ def lower_matrix(
         OD=OD, OH=OH, OW=OW, M=M,
         **stride_fields("x", x_strides), **stride_fields("y", y.strides),
         OC=N, x_group=matrix.x_group, y_group=matrix.y_group,
-        height=_tile_height(x_strides[3], isa.heights),
+        height=_tile_height(pixel_nbytes, isa.heights),
         activate=epilogue.activate, activate_args=epilogue.activate_args,
         **blocks, **epilogue.bounds, **optional,
     )  # fmt: skip
@@ -159,7 +175,7 @@ def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> Runs:
 
 
 def _blocks(
-    M: int, panels: int, work: int, groups: int, MR: int, by_rows: bool
+    M: int, panels: int, work: int, groups: int, MR: int, by_rows: bool, min_tasks: int
 ) -> dict[str, int]:
     """Cut M rows and N panels into tasks: whole tiles, panels only where rows are few.
 
@@ -167,8 +183,8 @@ def _blocks(
     to some rows finds its input in its own cache, but reads all filters.
     """
     rows = min(ROWS_PER_TASK, max(-(-M // MR), 1) * MR)
-    wanted = max(min(MIN_TASKS, work // MIN_TASK_FLOPS), 1)
-    height = 1 if by_rows and MIN_TASKS * MR <= M else 2
+    wanted = max(min(min_tasks, work // MIN_TASK_FLOPS), 1)
+    height = 1 if by_rows and min_tasks * MR <= M else 2
     while rows > height * MR and -(-M // rows) * groups < wanted:
         rows = -(-rows // 2 // MR) * MR
     row_blocks = max(-(-M // rows), 1)

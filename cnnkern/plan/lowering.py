@@ -136,14 +136,16 @@ class Lowering:
         groups: int = 1,
         activation: Activation | None = None,
         residual: Sequence[Buffer] = (),
+        gate: Buffer | None = None,
     ) -> None:
-        """Append ``y = activation(conv(x, filters) + bias + residual)``.
+        """Append ``y = activation(conv(x * gate, filters) + bias + residual)``.
 
-        Without `window` the filters are one matrix, applied to the channels of each pixel.
+        Without `window` the filters are one matrix, applied to the channels of each pixel;
+        only then may there be a gate, of one pixel per image.
         """
         lower_conv(
             self, owner, x, y, filters, bias, window or Window.pointwise(), groups,
-            self.epilogue(activation), *residual,
+            self.epilogue(activation), next(iter(residual), None), gate,
         )  # fmt: skip
 
     def winograd(
@@ -371,12 +373,12 @@ class Lowering:
     def clear_border(self, inner: Buffer, halo: Halo) -> None:
         """Append the writing of zeros around `inner`."""
         (d0, d1), (h0, h1), (w0, w1) = halo
-        N, D, H, W, C = inner.dims
+        N, D, H, W, _ = inner.dims
         _, s_d, s_h, s_w = inner.strides
         self.call(
             "f32_halo",
             N * (D + d0 + d1) * (H + h0 + h1),
             y=inner.address + -(d0 * s_d + h0 * s_h + w0 * s_w),
-            D=D, H=H, W=W, C=C, D0=d0, D1=d1, H0=h0, H1=h1, W0=w0, W1=w1,
+            D=D, H=H, W=W, D0=d0, D1=d1, H0=h0, H1=h1, W0=w0, W1=w1,
             **stride_fields("y", inner.strides),
         )  # fmt: skip

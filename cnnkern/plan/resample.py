@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..ops.resize import Taps
-from ..shapes import product
-from .buffer import Buffer
+from .buffer import FLOAT_NBYTES, Buffer
 from .move import lower_move
 
 if TYPE_CHECKING:
@@ -41,11 +40,14 @@ def lower_resample(lowering: Lowering, x: Buffer, y: Buffer, axis: int, taps: Ta
     axis : 1 or 2, of [N, H, W, C]
     taps : indices int64[n_out, n_taps] and weights float32[n_out, n_taps]
     """
-    N, *space, C = y.shape
+    N, H, W, C = y.shape
     indices, weights = taps
     n_out, n_taps = indices.shape
-    inner = C * product(tuple(space[axis:]))
-    outer = space[0] if axis == 2 else 1
+    is_dense = all(buffer.strides[3] == FLOAT_NBYTES * C for buffer in (x, y))
+    other = 2 if axis == 1 else 1  # the axis that all weights share
+    outer, inner = (H if other == 1 else W), C
+    if other == 2 and is_dense:
+        outer, inner = 1, W * C
     chunks = -(-inner // CHUNK)
     o_block = max(CHUNK // inner, 1) if inner else 1
     o_blocks = -(-n_out // o_block)
@@ -55,7 +57,8 @@ def lower_resample(lowering: Lowering, x: Buffer, y: Buffer, axis: int, taps: Ta
         "f32_resample",
         N * outer * o_blocks * chunks,
         x=x.address, y=y.address, H=outer,
-        x_n=x.strides[0], y_n=y.strides[0], x_h=x.strides[2], y_h=y.strides[2],
+        x_n=x.strides[0], y_n=y.strides[0],
+        x_h=x.axis_strides[other], y_h=y.axis_strides[other],
         n_out=n_out, n_taps=n_taps,
         y_o=y.axis_strides[axis], o_block=o_block, o_blocks=o_blocks,
         offsets=lowering.constants.address(("offsets", *key), lambda: table),

@@ -9,11 +9,13 @@ from cnnkern.codegen.isa import available
 from cnnkern.engine import Model
 from cnnkern.engine.threads import set_num_threads
 from cnnkern.graph import Array, Op
+from cnnkern.ops.activation import Activation
 from cnnkern.ops.adaptive import AdaptiveAveragePool, AdaptiveMaxPool
 from cnnkern.ops.layout import Input, Permute, RepeatVector
 from cnnkern.ops.merge import Add, Concatenate, Maximum, Minimum
 from cnnkern.ops.prelu import PReLU
-from cnnkern.ops.resize import UpSampling
+from cnnkern.ops.resize import Resizing, UpSampling
+from cnnkern.plan import buffer
 from op_cases import COMPUTING, Case, all_cases
 from support import graph_of, run_kernels, run_python
 
@@ -64,6 +66,29 @@ def test_threads_and_unknown_axes_change_no_bit(name: str, always_parallel: None
         expected = run_kernels(case.graph, *inputs)[0]
         y = Model(case.graph_of_unknown_shape)(inputs if len(inputs) > 1 else inputs[0])
         np.testing.assert_array_equal(y, expected, str(case))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pixels_may_stand_apart(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here all tensors have the gaps that only those with certain numbers of channels have."""
+    monkeypatch.setattr(buffer, "L1_REPEATS", 4)
+    for case in CASES[name]:
+        inputs = case.inputs()
+        expected = case.op.reference(*(x.copy() for x in inputs))
+        case.assert_close(run_kernels(case.graph, *inputs)[0], expected)
+
+
+@pytest.mark.parametrize("op", [UpSampling((2, 3), "bilinear"), Resizing((4, 9))])
+def test_a_part_of_a_concatenation_is_resized(op: Op) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 5, 7, 3), np.float32)
+    steps = [
+        ("a", Activation("relu"), ("x",)),
+        ("b", Activation("tanh"), ("x",)),
+        ("both", Concatenate(), ("a", "b")),
+        ("y", op, ("a",)),
+    ]
+    y, _ = run_kernels(graph_of({"x": (None, 5, 7, 3)}, steps, "y", "both"), x)
+    np.testing.assert_allclose(y, op.reference(np.maximum(x, 0)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("at_end", [True, False])

@@ -11,40 +11,47 @@ from cnnkern.plan.conv import ROWS_PER_TASK, Runs, _blocks, _runs, _tile_height
 
 def test_blocks_by_hand() -> None:
     """1000 rows are 18 tasks of 56; 5 rows are one, so the 20 panels are shared out."""
-    many_rows = _blocks(1000, 3, 10**9, 1, 14, by_rows=False)
+    many_rows = _blocks(1000, 3, 10**9, 1, 14, by_rows=False, min_tasks=16)
     assert (many_rows["rows_per_task"], many_rows["row_blocks"]) == (56, 18)
     assert (many_rows["panels_per_task"], many_rows["panel_blocks"]) == (3, 1)
-    few_rows = _blocks(5, 20, 10**7, 1, 14, by_rows=False)
+    few_rows = _blocks(5, 20, 10**7, 1, 14, by_rows=False, min_tasks=16)
     assert (few_rows["rows_per_task"], few_rows["row_blocks"]) == (14, 1)
     assert (few_rows["panels_per_task"], few_rows["panel_blocks"]) == (2, 10)
 
 
 def test_rows_or_panels_of_a_task() -> None:
     """224 rows are 16 tasks of one tile, or 8 of two with the panels shared out."""
-    by_rows, by_panels = (_blocks(224, 8, 10**8, 1, 14, by_rows=b) for b in (True, False))
+    by_rows, by_panels = (_blocks(224, 8, 10**8, 1, 14, b, min_tasks=16) for b in (True, False))
     assert (by_rows["row_blocks"], by_rows["panel_blocks"]) == (16, 1)
     assert (by_panels["row_blocks"], by_panels["panel_blocks"]) == (8, 2)
 
 
+def test_gated_tasks_share_no_rows() -> None:
+    """Each scales its rows itself: 196 rows are 14 tasks of one tile and all panels."""
+    blocks = _blocks(196, 3, 10**8, 1, 14, by_rows=True, min_tasks=8)
+    assert (blocks["rows_per_task"], blocks["row_blocks"]) == (14, 14)
+    assert blocks["panel_blocks"] == 1
+
+
 def test_neighbouring_tasks_share_rows_or_panels() -> None:
     """196 rows are 7 blocks; the panels are 4, so that two threads end together."""
-    by_rows, by_panels = (_blocks(196, 8, 10**8, 1, 14, by_rows=b) for b in (True, False))
+    by_rows, by_panels = (_blocks(196, 8, 10**8, 1, 14, b, min_tasks=16) for b in (True, False))
     assert (by_rows["row_step"], by_rows["panel_step"], by_rows["group_step"]) == (4, 1, 28)
     assert (by_panels["row_step"], by_panels["panel_step"]) == (1, 7)
 
 
 def test_no_rows_are_one_empty_block() -> None:
-    assert _blocks(0, 3, 0, 1, 14, by_rows=True)["rows_per_task"] == 14
+    assert _blocks(0, 3, 0, 1, 14, by_rows=True, min_tasks=16)["rows_per_task"] == 14
 
 
 @given(
     st.integers(1, 10**6), st.integers(1, 200), st.integers(0, 10**11), st.integers(1, 64),
-    st.sampled_from(ISAS), st.booleans(),
+    st.sampled_from(ISAS), st.booleans(), st.sampled_from((8, 16)),
 )  # fmt: skip
 def test_blocks_cover_everything_once(
-    M: int, panels: int, flops: int, groups: int, isa: Isa, by_rows: bool
+    M: int, panels: int, flops: int, groups: int, isa: Isa, by_rows: bool, min_tasks: int
 ) -> None:
-    blocks = _blocks(M, panels, flops, groups, isa.heights[0], by_rows)
+    blocks = _blocks(M, panels, flops, groups, isa.heights[0], by_rows, min_tasks)
     rows, per_task = blocks["rows_per_task"], blocks["panels_per_task"]
     assert rows % isa.heights[0] == 0 or rows == ROWS_PER_TASK
     assert (blocks["row_blocks"] - 1) * rows < M <= blocks["row_blocks"] * rows
