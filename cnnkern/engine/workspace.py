@@ -15,6 +15,7 @@ from .threads import POOL
 LINE = 64  # bytes of a cache line
 # Sharing a run costs about 5 us with helpers awake, 50 us with helpers asleep.
 PARALLEL_FLOPS = 4_000_000
+SHORT_FLOPS, SHORT_NBYTES = 1_000_000, 1 << 17  # both about 10 us
 # Python handles a signal only between native calls: a segment lasts about 50 ms.
 SEGMENT_FLOPS = 5_000_000_000
 
@@ -38,10 +39,10 @@ class Workspace:
 
     def _runner(self) -> Callable[[], None]:
         """Return the function that computes the outputs from the inputs."""
-        (begin, end, host_call), *others = self._segments
+        (_, _, host_call), *others = self._segments
         if others or host_call or self.n_threads > 1:
             return self._run_segments
-        return bound("run_serial", self.plan.isa, self._args, 0, begin, end)
+        return bound("run_whole", self.plan.isa, self._args, _is_short(self.plan))
 
     def _run_segments(self) -> None:
         for begin, end, host_call in self._segments:
@@ -92,10 +93,16 @@ class Workspace:
         self._scratch = aligned_empty(self.n_threads * plan.scratch_nbytes)
         self._counters = aligned_empty((self.n_threads + 1) * LINE * len(plan.steps))
         run = np.zeros(1, RUN)
-        run["steps"], run["counters"] = self._steps.ctypes.data, self._counters.ctypes.data
+        run["steps"], run["n_steps"] = self._steps.ctypes.data, len(plan.steps)
+        run["counters"] = self._counters.ctypes.data
         run["scratch"], run["scratch_nbytes"] = self._scratch.ctypes.data, plan.scratch_nbytes
         run["n_threads"] = self.n_threads
         return run
+
+
+def _is_short(plan: Plan) -> bool:
+    """Tell whether a run takes a few microseconds only."""
+    return plan.flops < SHORT_FLOPS and plan.tensors_nbytes < SHORT_NBYTES
 
 
 def _segments(plan: Plan, begin: int, end: int) -> Iterator[tuple[int, int]]:

@@ -79,6 +79,7 @@ KERNELS = {
     **{f"f32_{name}": Kernel("rows", records.PARAMETERS) for name in ROW_FUNCTIONS},
     "fma_peak": Kernel("peak", records.PEAK),
     "run_serial": Kernel("executor", records.RUN),
+    "run_whole": Kernel("executor", records.RUN),
     "lead_run": Kernel("executor", records.DOOR),
     "help_runs": Kernel("executor", records.DOOR),
 }
@@ -123,11 +124,14 @@ def native(name: str, isa: Isa) -> Callable[[int, int, int, int], None]:
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(address(name, isa))
 
 
-def bound(name: str, isa: Isa, *args: int) -> Callable[[], None]:
-    """Return a kernel as a Python callable with fixed arguments: the shortest call there is."""
-    # Without declared types ctypes takes the ready C integers as they are.
-    function = ctypes.CFUNCTYPE(None)(address(name, isa))
-    return functools.partial(function, *map(ctypes.c_int64, args))
+def bound(name: str, isa: Isa, record: int, keeps_gil: bool = False) -> Callable[[], None]:
+    """Return a kernel that reads its record only as a callable: the shortest call there is.
+
+    To give the GIL back for a moment takes longer than the moment.
+    """
+    # Without declared types ctypes takes the ready C integer as it is.
+    prototype = ctypes.PYFUNCTYPE(None) if keeps_gil else ctypes.CFUNCTYPE(None)
+    return functools.partial(prototype(address(name, isa)), ctypes.c_int64(record))
 
 
 def compiled() -> tuple[str, ...]:

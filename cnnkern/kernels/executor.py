@@ -29,13 +29,31 @@ def run_serial(isa: Isa):
     """Return the kernel that runs steps begin .. end on this thread; record RUN."""
 
     def kernel(p, scratch, begin, end):
-        mode = flush_denormals()
-        for s in range(begin, end):
-            step = record_at(p.steps + s * STEP_NBYTES, STEP)
-            call_kernel(step.kernel, step.args, p.scratch, 0, step.n_tiles)
-        restore_mode(mode)
+        run_alone(p, begin, end)
 
     return kernel
+
+
+def run_whole(isa: Isa):
+    """Return the kernel that runs all steps on this thread; record RUN.
+
+    It reads no other argument: a call from Python takes as long as it has arguments.
+    """
+
+    def kernel(p, scratch, begin, end):
+        run_alone(p, 0, p.n_steps)
+
+    return kernel
+
+
+@inline
+def run_alone(p, begin, end):
+    """Run steps begin .. end on this thread, all tiles of each at once."""
+    mode = flush_denormals()
+    for s in range(begin, end):
+        step = record_at(p.steps + s * STEP_NBYTES, STEP)
+        call_kernel(step.kernel, step.args, p.scratch, 0, step.n_tiles)
+    restore_mode(mode)
 
 
 def lead_run(isa: Isa):

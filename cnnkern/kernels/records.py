@@ -203,7 +203,7 @@ STEP = _record(
 STEP_NBYTES = STEP.itemsize
 
 RUN = _record(
-    "steps",  # table of STEP
+    "steps", "n_steps",  # table of STEP
     "counters",  # cache lines per step: the next tile of each thread's share, finished tiles
     "scratch", "scratch_nbytes", "n_threads",  # one piece per thread
 )  # fmt: skip
