@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 # V and M of a block: most of a 1 MiB L2, the rest for the panels that stream through.
 BLOCK_NBYTES = 640 * 1024
-# Filters beyond this leave the L2 cache before the next block reads them again.
-L2_NBYTES = 1 << 20
+# Filters beyond the first leave the L2 cache before the next block reads them again, beyond
+# the second the L3 cache, too. From there they arrive in time for whole register tiles.
+L2_NBYTES, L3_NBYTES = 1 << 20, 12 << 20
 CHUNK_NBYTES = 4 << 20  # V and M of a chunk: they pass through the L3 cache
 LINE_FLOATS = 16
 MIN_TASKS = 8  # enough for several threads to end together
@@ -75,9 +76,15 @@ def lower_winograd(
     if residual is not None:
         fields |= {"r": residual.address, **stride_fields("r", residual.strides)}
     flops = 2 * 9 * C * OC * batch * OH * OW
-    in_blocks = size is F4X4 and FLOAT_NBYTES * size.patch**2 * CP * OCP <= L2_NBYTES
-    lower = _lower_blocks if in_blocks else _lower_steps
+    lower = _lower_blocks if _in_blocks(n_tiles, CP, OCP, size, isa) else _lower_steps
     lower(lowering, size, fields, panels, flops)
+
+
+def _in_blocks(n_tiles: int, C: int, OC: int, size: Transform, isa: Isa) -> bool:
+    """Tell whether V and M stay with a thread, and the filters stream for each of its blocks."""
+    nbytes = FLOAT_NBYTES * size.patch**2 * C * OC
+    is_tall = tiles_per_task(n_tiles, C, OC, isa) >= isa.heights[0]
+    return size is F4X4 and nbytes <= (L3_NBYTES if is_tall else L2_NBYTES)
 
 
 def _lower_blocks(
