@@ -27,7 +27,8 @@ ARGUMENTS = (
     "x_pixel",  # bytes from one input pixel to the next
     "runs",  # address of int64[n_runs]: each run's offset in bytes
     "n_runs",
-    "filters",  # address of the packed filters of this channel vector
+    "bias",  # address of the bias of this channel vector
+    "filters",  # address of the first run's filters
     "y",
     "y_pixel",  # bytes from one output pixel to the next
     "n_valid",  # channels from here on, of which at most LANES are done
@@ -41,11 +42,13 @@ def depthwise_call(isa: Isa, taps: int, stride: int):
     """
 
     @intrinsic
-    def tile(typing, n_pixels, x, x_pixel, runs, n_runs, filters, y, y_pixel, n_valid, lo, hi):
+    def tile(
+        typing, n_pixels, x, x_pixel, runs, n_runs, bias, filters, y, y_pixel, n_valid, lo, hi
+    ):  # fmt: skip
         def emit(context, builder, signature, args):
             return _emit_dispatch(builder, isa, (taps, stride), args[0], args[1:])
 
-        return types.int64(*[types.int64] * 9, types.float32, types.float32), emit
+        return types.int64(*[types.int64] * 10, types.float32, types.float32), emit
 
     return tile
 
@@ -91,8 +94,8 @@ def _emit_tile(function, isa, window, width, is_masked):
     named = dict(zip((*ARGUMENTS, "lo", "hi"), function.args, strict=True))
     mask = simd.mask(named["n_valid"]) if is_masked else None
     nbytes = 4 * isa.lanes
-    sums = simd.variables([simd.load(named["filters"])] * width)
-    (filters,) = simd.variables([simd.offset(named["filters"], nbytes)])
+    sums = simd.variables([simd.load(named["bias"])] * width)
+    (filters,) = simd.variables([named["filters"]])
     with cgutils.for_range(b, named["n_runs"]) as run:
         offset = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
         pixel, address = b.add(named["x"], offset), b.load(filters)

@@ -20,7 +20,8 @@ FLOAT = 4  # bytes
 def f32_bands(isa: Isa):
     """Return the kernel ``y = depthwise(conv(x))``; record BANDS.
 
-    The band holds the rows of conv(x) from `top` on, the first one under the tile's windows.
+    The band holds the rows of conv(x) from `top` on, the first one under the tile's windows;
+    those outside of the image are never read.
     Scratch: what `f32_conv` takes, copies of both records, the band with its borders.
     """
 
@@ -36,14 +37,12 @@ def f32_bands(isa: Isa):
             n, oh = tile // p.tiles, tile % p.tiles * p.rows_per_tile
             n_rows = min(p.rows_per_tile, p.OH - oh)
             last_top, last_bottom = top, bottom
-            top = oh * p.SH - p.H0
+            top = oh * p.SH - p.PH
             bottom = top + (n_rows - 1) * p.SH + p.KH
             ready = top  # rows before this one are in the band
             if tile > begin and oh > 0:
                 ready = max(top, last_bottom)
                 move_up(p, band, top - last_top, ready - top)
-            clear_rows(p, band, ready - top, min(bottom, 0) - top)
-            clear_rows(p, band, max(ready, p.H) - top, bottom - top)
             first, last = max(ready, 0), min(bottom, p.H)
             if first < last:
                 conv.y = band + p.inside - top * p.row_nbytes
@@ -68,13 +67,6 @@ def move_up(p, band, shift, count):
     for row in range(count):
         target = band + row * p.row_nbytes
         copy_row(target + shift * p.row_nbytes, target, p.row_nbytes // FLOAT)
-
-
-@inline
-def clear_rows(p, band, begin, end):
-    """Write zeros to rows begin .. end of the band, which lie outside of the image."""
-    for row in range(begin, end):
-        clear(band + row * p.row_nbytes, p.row_nbytes // FLOAT)
 
 
 @inline

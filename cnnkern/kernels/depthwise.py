@@ -3,13 +3,14 @@
     for each task:  one row of output pixels (n, od, oh), a block of channels
         for each tile of output pixels, for each channel vector:  codegen/depthwise.py
 
-The filters of all channels and the input rows of a task stay in the L2 cache.
+The filters of all channels and the input rows of a task stay in the L2 cache. Rows of the
+window that lie outside of the image are left out, so that only W has a border of zeros.
 """
 
 from ..codegen.depthwise import depthwise_call
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
-from ..codegen.vector import call_kernel
+from ..codegen.vector import call_kernel, integers
 
 
 def _depthwise(taps: int, stride: int):
@@ -31,15 +32,18 @@ def _depthwise(taps: int, stride: int):
                 oh, od, n = row % p.OH, row // p.OH % p.OD, row // (p.OH * p.OD)
                 x_row = p.x + n * p.x_n + od * p.x_d + oh * p.x_h + 4 * c0
                 y_row = p.y + n * p.y_n + od * p.y_d + oh * p.y_h + 4 * c0
-                filters = p.filters + c0 * p.filter_nbytes
+                first, n_runs = integers(p.spans)[2 * oh], integers(p.spans)[2 * oh + 1]
+                runs = p.runs + 8 * first
+                bias = p.filters + c0 * p.filter_nbytes
+                filters = bias + 4 * LANES * (1 + first * taps)
                 ow = 0
                 while ow < p.OW:
                     width = 0
                     for c in range(0, C, LANES):
                         width = tile(
                             p.OW - ow,
-                            x_row + ow * p.x_w + 4 * c, p.x_pixel, p.runs, p.n_runs,
-                            filters + c * p.filter_nbytes,
+                            x_row + ow * p.x_w + 4 * c, p.x_pixel, runs, n_runs,
+                            bias + c * p.filter_nbytes, filters + c * p.filter_nbytes,
                             y_row + ow * p.y_w + 4 * c, p.y_w, C - c, p.lo, p.hi,
                         )  # fmt: skip
                     if p.activate:

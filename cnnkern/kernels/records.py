@@ -47,7 +47,8 @@ WINOGRAD = _record(
 DEPTHWISE = _record(
     "x", "y", "filters",
     "filter_nbytes",  # packed filters per channel
-    "runs", "n_runs", "x_pixel",
+    "runs", "x_pixel",
+    "spans",  # int64[OH, 2]: the first of the runs inside of the image, and how many they are
     "N", "OD", "OH", "OW", "C", "channels_per_task",
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
@@ -59,7 +60,7 @@ DEPTHWISE = _record(
 BANDS = _record(
     "conv", "depthwise",  # addresses of their records
     "conv_kernel", "depthwise_kernel",
-    "H", "OH", "KH", "SH", "H0",  # the depthwise window along H: its span, stride and padding
+    "H", "OH", "KH", "SH", "PH",  # the depthwise window along H: its span, stride and padding
     "rows_per_tile", "tiles",  # output rows; tiles per image
     "band_rows",  # rows of the buffer between the two
     "row_nbytes", "inside", "after",  # a padded row; its borders' bytes before and after

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..graph import Array, Op
+from ..graph import Array, Halo, Op
 from ..shapes import Shape, product
 from .activation import with_activation
 from .common import by_rank, input_channels, spatial_rank
 from .config import LayerConfig, Weights
 from .conv import Conv, SlidingFilter, take_window
-from .window import Window
+from .window import RowWindow, Window, halo
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -63,10 +63,15 @@ class DepthwiseConv(SlidingFilter):
     def out_channels(self) -> int:
         return product(self.filter.shape[-2:])
 
-    @property
-    def rows(self) -> tuple[int, int]:
-        """Rows of the input under a window, and from one window to the next."""
-        return (self.sizes[-2] - 1) * self.dilation_rate[-2] + 1, self.strides[-2]
+    def rows(self, shape: tuple[int, ...]) -> RowWindow:
+        """Return the window along H on an image of this shape."""
+        span = (self.sizes[-2] - 1) * self.dilation_rate[-2] + 1
+        return RowWindow(span, self.strides[-2], self.paddings(shape[1:-1])[-2][0])
+
+    def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
+        """Return the padding along W; rows outside of the image are left out."""
+        *outer, along_w = self.paddings(shapes[0][1:-1])
+        return halo([*((0, 0) for _ in outer), along_w])
 
     def multiply(self, x: Array, w: Array) -> Array:
         products = x[..., None] * w

@@ -54,16 +54,16 @@ class ConvDepthwise(Op):
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
         shape = known(self.conv.infer_shape(x.shape))
-        halo, rows = self.depthwise.input_halo(shape), self.depthwise.rows
+        halo, rows = self.depthwise.input_halo(shape), self.depthwise.rows(shape)
         middle, K = lowering.band(shape, halo), product(self.conv.filter.shape[:-1])
-        in_bands = lowering.takes_bands(middle, output.shape[-3], K, *rows)
+        in_bands = lowering.takes_bands(middle, output.shape[-3], K, rows)
         if not in_bands:
             middle = lowering.temporary(shape, halo)
             lowering.clear_border(middle, halo)
         self.conv.lower(lowering, inputs, middle)
         self.depthwise.lower(lowering, [middle], output)
         if in_bands:
-            lowering.join_in_bands(middle, *rows)
+            lowering.join_in_bands(middle, rows)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         middle = known(self.conv.infer_shape(*shapes))

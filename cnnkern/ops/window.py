@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,14 @@ class Window:
     def before(self) -> Triple:
         """The padding before D, H and W."""
         return lift([pad[0] for pad in self.padding], 0)
+
+
+class RowWindow(NamedTuple):
+    """A window along H alone."""
+
+    span: int  # rows under it
+    stride: int  # rows from one window to the next
+    before: int  # rows of padding before the image
 
 
 def lift(values: Sequence[int], fill: int) -> Triple:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ..kernels.memory import whole_lines
 from ..kernels.records import CONV, DEPTHWISE
+from ..ops.window import RowWindow
 from .buffer import FLOAT_NBYTES, Buffer
-from .call import Call
+from .call import Call, Step
 from .conv import scratch_nbytes
 
 if TYPE_CHECKING:
@@ -25,18 +26,18 @@ MAX_SHARE_ANEW = 0.15
 MIN_UNEVEN_TILES = 16
 
 
-def pays_in_bands(middle: Buffer, OH: int, K: int, span: int, stride: int) -> bool:
+def pays_in_bands(middle: Buffer, OH: int, K: int, window: RowWindow) -> bool:
     """Tell whether a tensor between two convolutions is better not written to memory."""
     N, D, H, W, C = middle.dims
     is_large = N > 0 and D == 1 and H * W * C >= MIN_IMAGE_FLOATS  # no image, no steps to join
-    rows_anew = MAX_CLAIMS * (span - stride)
+    rows_anew = MAX_CLAIMS * (window.span - window.stride)
     is_cheap = K <= MAX_K and rows_anew <= MAX_SHARE_ANEW * H
-    return is_large and is_cheap and _rows_per_tile(OH, middle.strides[2], span, stride) > 0
+    return is_large and is_cheap and _rows_per_tile(OH, middle.strides[2], window) > 0
 
 
-def _rows_per_tile(OH: int, row_nbytes: int, span: int, stride: int) -> int:
+def _rows_per_tile(OH: int, row_nbytes: int, window: RowWindow) -> int:
     """Return as many output rows as fit, so that two threads end together; 0 if none do."""
-    fitting = (BAND_NBYTES // row_nbytes - span) // stride + 1
+    fitting = (BAND_NBYTES // row_nbytes - window.span) // window.stride + 1
     counts = {rows: -(-OH // rows) for rows in range(min(max(fitting, 1), OH), 0, -1)}
     even = (
         rows
@@ -47,22 +48,23 @@ def _rows_per_tile(OH: int, row_nbytes: int, span: int, stride: int) -> int:
     return next(even, 0) or next(many, 0)
 
 
-def join_in_bands(lowering: Lowering, middle: Buffer, span: int, stride: int) -> None:
-    """Replace the last two steps, which write and read `middle`, by one.
+def join_in_bands(
+    lowering: Lowering, conv: Step, depthwise: Step, middle: Buffer, window: RowWindow
+) -> None:
+    """Append one step for two, which would write and read `middle`.
 
     Parameters
     ----------
-    middle : the tensor between them, which then has no storage
-    span, stride : rows of it under a window, and from one window to the next
+    middle : the tensor between them, which has no storage
+    window : that of the depthwise convolution
     """
-    depthwise, conv = lowering.steps.pop(), lowering.steps.pop()
     N, _, H, W, C = middle.dims
-    _, (above, _), (left, right) = middle.halo
+    left, right = middle.halo[2]
     OH = depthwise.fields["OH"]
     row_nbytes = middle.strides[2]
-    rows_per_tile = _rows_per_tile(OH, row_nbytes, span, stride)
+    rows_per_tile = _rows_per_tile(OH, row_nbytes, window)
     tiles = -(-OH // rows_per_tile)
-    band_rows = (rows_per_tile - 1) * stride + span
+    band_rows = (rows_per_tile - 1) * window.stride + window.span
     conv_copy = whole_lines(scratch_nbytes(W, lowering.isa))
     depthwise_copy = conv_copy + CONV.itemsize
     band = whole_lines(depthwise_copy + DEPTHWISE.itemsize)
@@ -82,7 +84,7 @@ def join_in_bands(lowering: Lowering, middle: Buffer, span: int, stride: int) ->
         ),
         conv_kernel=lowering.kernel_address(conv.kernel),
         depthwise_kernel=lowering.kernel_address(depthwise.kernel),
-        H=H, OH=OH, KH=span, SH=stride, H0=above,
+        H=H, OH=OH, KH=window.span, SH=window.stride, PH=window.before,
         rows_per_tile=rows_per_tile, tiles=tiles, band_rows=band_rows,
         row_nbytes=row_nbytes, inside=left * middle.strides[3], after=right * middle.strides[3],
         conv_copy=conv_copy, depthwise_copy=depthwise_copy, band=band,

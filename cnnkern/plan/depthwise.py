@@ -58,12 +58,33 @@ def lower_depthwise(
             owner, "filters", lambda: pack_channels(filters.reshape(K, C), bias, lowering.isa)
         ),
         filter_nbytes=FLOAT_NBYTES * (K + 1),
-        runs=lowering.table(runs), n_runs=len(runs),
+        runs=lowering.table(runs),
+        spans=lowering.table(_spans(x.dims[2], OH, sizes, window, len(runs))),
         x_pixel=x_step[2] if run_taps == 1 else x.strides[3],
         N=batch, OD=OD, OH=OH, OW=OW, C=C, channels_per_task=channels,
         **stride_fields("x", (x.strides[0], *x_step)), **stride_fields("y", y.strides),
         activate=epilogue.activate, activate_args=epilogue.activate_args, **epilogue.bounds,
     )  # fmt: skip
+
+
+def _spans(H: int, OH: int, sizes: Triple, window: Window, n_runs: int) -> tuple[int, ...]:
+    """Return per output row the first run whose input row exists, and how many do.
+
+    Along D there is no such choice: there the image has a border.
+    """
+    if sizes[0] > 1:
+        return (0, n_runs) * OH
+    stride, dilation, before = (
+        lift(values, fill)[1]
+        for values, fill in ((window.strides, 1), (window.dilation, 1), (window.before, 0))
+    )
+    per_row = n_runs // sizes[1]
+    spans: list[int] = []
+    for top in range(-before, OH * stride - before, stride):
+        first = max(-(top // dilation), 0)
+        end = max(min(-((top - H) // dilation), sizes[1]), first)
+        spans += first * per_row, (end - first) * per_row
+    return tuple(spans)
 
 
 def _channels_per_task(C: int, n_rows: int, lanes: int) -> int:

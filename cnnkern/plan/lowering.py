@@ -16,7 +16,7 @@ from ..kernels.memory import aligned
 from ..lazy import Weight
 from ..ops.activation import Activation
 from ..ops.resize import Taps
-from ..ops.window import Window
+from ..ops.window import RowWindow, Window
 from ..shapes import product
 from .bands import join_in_bands, pays_in_bands
 from .buffer import ABSOLUTE, Address, Buffer, pixels, stride_fields
@@ -186,7 +186,7 @@ class Lowering:
             self.epilogue(activation),
         )  # fmt: skip
 
-    def takes_bands(self, middle: Buffer, OH: int, K: int, span: int, stride: int) -> bool:
+    def takes_bands(self, middle: Buffer, OH: int, K: int, rows: RowWindow) -> bool:
         """Tell whether a tensor between two convolutions is better not written to memory.
 
         Parameters
@@ -194,22 +194,17 @@ class Lowering:
         middle : as `band` gives it
         OH : rows of the result
         K : products of each element of `middle`
-        span, stride : rows of `middle` under a window, and from one window to the next
         """
-        return pays_in_bands(middle, OH, K, span, stride)
+        return pays_in_bands(middle, OH, K, rows)
 
     def band(self, shape: tuple[int, ...], halo: Halo) -> Buffer:
         """Return a tensor without a storage, for `join_in_bands`."""
         return Buffer.allocate(ABSOLUTE, shape, halo)
 
-    def join_in_bands(self, middle: Buffer, span: int, stride: int) -> None:
-        """Make the last two steps, which write and read `middle`, one that needs no storage.
-
-        Parameters
-        ----------
-        span, stride : rows of `middle` under a window, and from one window to the next
-        """
-        join_in_bands(self, middle, span, stride)
+    def join_in_bands(self, middle: Buffer, rows: RowWindow) -> None:
+        """Make the last two steps, which write and read `middle`, one that needs no storage."""
+        depthwise, conv = self.steps.pop(), self.steps.pop()
+        join_in_bands(self, conv, depthwise, middle, rows)
 
     def conv_transpose(
         self,

@@ -81,7 +81,7 @@ def lower_winograd(
 
 
 def _in_blocks(n_tiles: int, C: int, OC: int, size: Transform, isa: Isa) -> bool:
-    """Tell whether V and M stay with a thread, and the filters stream for each of its blocks."""
+    """Tell whether V and M stay with a thread, while the filters stream once per block."""
     nbytes = FLOAT_NBYTES * size.patch**2 * C * OC
     is_tall = tiles_per_task(n_tiles, C, OC, isa) >= isa.heights[0]
     return size is F4X4 and nbytes <= (L3_NBYTES if is_tall else L2_NBYTES)

@@ -13,6 +13,7 @@ from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.pairs import ConvDepthwise
+from cnnkern.ops.window import RowWindow
 from cnnkern.passes import optimise, pair_with_depthwise
 from cnnkern.plan import Constants, bands, make_plan
 from support import evaluate, graph_of, run_kernels
@@ -96,7 +97,7 @@ def test_tiles_that_two_threads_share_evenly(
 ) -> None:
     """Bands of up to 5 output rows; of 14 or 7 rows no number gives two equal halves."""
     monkeypatch.setattr(bands, "MIN_UNEVEN_TILES", 16)
-    assert bands._rows_per_tile(OH, 6000 // 7, span=3, stride=1) == rows
+    assert bands._rows_per_tile(OH, 6000 // 7, RowWindow(3, 1, 1)) == rows
 
 
 def test_an_empty_batch_has_no_steps() -> None:
