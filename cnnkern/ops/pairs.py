@@ -58,8 +58,7 @@ class ConvDepthwise(Op):
         middle, K = lowering.band(shape, halo), product(self.conv.filter.shape[:-1])
         in_bands = lowering.takes_bands(middle, output.shape[-3], K, rows)
         if not in_bands:
-            middle = lowering.temporary(shape, halo)
-            lowering.clear_border(middle, halo)
+            middle = lowering.bordered(shape, halo)
         self.conv.lower(lowering, inputs, middle)
         self.depthwise.lower(lowering, [middle], output)
         if in_bands:

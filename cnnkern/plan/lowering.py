@@ -73,6 +73,7 @@ class Lowering:
     steps: list[Step] = field(default_factory=list)
     host_calls: list[HostCall] = field(default_factory=list)
     temporaries: list[Buffer] = field(default_factory=list)
+    shared: dict[tuple[tuple[int, ...], Halo], Buffer] = field(default_factory=dict)
     scratch_nbytes: int = 0
     node: str = ""
     flops: int = 0
@@ -114,6 +115,19 @@ class Lowering:
         """Return a buffer that lives while the current node runs."""
         buffer = Buffer.allocate(f"{self.node}#{len(self.temporaries)}", shape, halo)
         self.temporaries.append(buffer)
+        return buffer
+
+    def bordered(self, shape: tuple[int, ...], halo: Halo) -> Buffer:
+        """Return a temporary with zeros around it, which all nodes that ask for the same share.
+
+        Its inside is the current node's alone; the border is cleared once.
+        """
+        buffer = self.shared.get((shape, halo))
+        if buffer is None:
+            buffer = self.shared[shape, halo] = self.temporary(shape, halo)
+            self.clear_border(buffer, halo)
+        else:
+            self.temporaries.append(buffer)
         return buffer
 
     def take_temporaries(self) -> list[Buffer]:

@@ -13,6 +13,7 @@ from cnnkern.kernels.memory import aligned, aligned_empty
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
+from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.layout import Flatten, Reshape, ZeroPadding
 from cnnkern.ops.merge import Add, Concatenate
 from cnnkern.ops.pool import MaxPool
@@ -272,3 +273,34 @@ def test_a_residual_with_another_reader_is_kept() -> None:
     np.testing.assert_allclose(
         run_kernels(graph, x)[0], evaluate(graph, x)[0], rtol=1e-4, atol=1e-5
     )
+
+
+def test_equal_images_before_depthwise_convolutions_share_one_border() -> None:
+    """The second block finds the zeros of the first."""
+    steps = [
+        ("a", Conv(normal(1, 1, 4, 8)), ("x",)),
+        ("b", DepthwiseConv(normal(3, 3, 8, 1), padding="same"), ("a",)),
+        ("c", Conv(normal(1, 1, 8, 8)), ("b",)),
+        ("y", DepthwiseConv(normal(3, 3, 8, 1), padding="same"), ("c",)),
+    ]
+    graph, x = graph_of({"x": (None, 5, 5, 4)}, steps), normal(2, 5, 5, 4)
+    paired = optimise(graph)
+    conv, depthwise = "f32_conv", "f32_depthwise_k3s1"
+    expected = ["f32_halo", conv, depthwise, conv, depthwise]
+    assert kernels(plan_of(paired, x.shape)) == expected
+    np.testing.assert_allclose(
+        run_kernels(paired, x)[0], evaluate(graph, x)[0], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_rows_outside_of_the_image_are_left_out() -> None:
+    """Without a border along H, infinite filters of rows outside add nothing."""
+    filters = normal(3, 3, 4, 1)
+    filters[0] = np.inf  # read by no window of the only row of outputs but above the image
+    op = DepthwiseConv(filters, strides=(9, 1), padding=((1, 1), (1, 1)))
+    assert op.input_halo((1, 5, 5, 4)) == ((0, 0), (0, 0), (1, 1))
+    graph, x = graph_of({"x": (None, 5, 5, 4)}, [("y", op, ("x",))]), normal(2, 5, 5, 4)
+    (y,) = run_kernels(graph, x)
+    assert y.shape == (2, 1, 5, 4)
+    assert np.isfinite(y).all()
+    np.testing.assert_allclose(y, evaluate(graph, x)[0], rtol=1e-4, atol=1e-5)
