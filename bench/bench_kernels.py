@@ -11,6 +11,8 @@ a 3x3 convolution of stride 1 is timed, too; the command fails where the plan's 
 than 5 % slower than the best.
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import os
@@ -19,7 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 # The check multiplies with NumPy, whose idle BLAS threads spin on a core for a while.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -43,30 +44,75 @@ from cnnkern.plan import Constants, make_plan
 
 PEAK_ROUNDS = 400_000  # about 1 ms
 MAX_LOSS = 1.05  # time of the chosen way / time of the best one
+COLUMNS = ("convolution", "where", "threads", "GFLOP/s", "peak", "% of peak", "bound",
+           "% of bound", "x 1", "chosen / best")  # fmt: skip
+
+Run = tuple[Callable[[], None], int]  # what to time, and its floating-point operations
 
 
-def conv_graph(row: dict[str, str], rng: np.random.Generator) -> Graph:
-    """Return a graph of one SAME convolution of the kind and geometry of a row."""
-    H, W, C, OC, KH, KW, stride = (
-        int(row[key]) for key in ("H", "W", "C", "OC", "KH", "KW", "stride")
-    )
-    filters = rng.standard_normal((KH, KW, C, OC), np.float32) / np.float32(
-        (KH * KW * C) ** 0.5
-    )
-    bias = rng.standard_normal(OC, np.float32)
-    options = {"strides": (stride, stride), "padding": "same"}
-    if row["kind"] == "depthwise":
-        conv = DepthwiseConv(filters[:, :, :1].swapaxes(2, 3), bias, **options)
-    else:
-        may_transform = row["kind"] == "winograd"
-        conv = Conv(filters, bias, may_transform=may_transform, **options)
-    nodes = (Node("x", Input((1, H, W, C))), Node("y", conv, ("x",)))
-    return Graph(nodes, ("x",), ("y",))
+@dataclass(frozen=True)
+class Shape:
+    """A row of shapes.csv: a SAME convolution of one image."""
+
+    kind: str  # direct, winograd or depthwise
+    H: int
+    W: int
+    C: int
+    OC: int
+    KH: int
+    KW: int
+    stride: int
+    where: str  # a model that has it
+
+    @classmethod
+    def read_all(cls, file: Path) -> list[Shape]:
+        with file.open() as lines:
+            rows = list(csv.DictReader(lines))
+        numbers = ("H", "W", "C", "OC", "KH", "KW", "stride")
+        return [cls(**row | {key: int(row[key]) for key in numbers}) for row in rows]
+
+    def __str__(self) -> str:
+        window = f"{self.KH}x{self.KW} s{self.stride}"
+        return f"{self.kind} {self.H}x{self.W}x{self.C}->{self.OC} {window}"
+
+    def graph(self, rng: np.random.Generator) -> Graph:
+        """Return a graph of the convolution alone, with random filters."""
+        K = self.KH * self.KW * self.C
+        filters = rng.standard_normal((self.KH, self.KW, self.C, self.OC), np.float32)
+        filters /= np.float32(K**0.5)
+        bias = rng.standard_normal(self.OC, np.float32)
+        options = {"strides": (self.stride, self.stride), "padding": "same"}
+        if self.kind == "depthwise":
+            conv = DepthwiseConv(filters[:, :, :1].swapaxes(2, 3), bias, **options)
+        else:
+            conv = Conv(filters, bias, may_transform=self.kind == "winograd", **options)
+        image = Input((1, self.H, self.W, self.C))
+        return Graph((Node("x", image), Node("y", conv, ("x",))), ("x",), ("y",))
 
 
-def checked_run(
-    graph: Graph, isa: Isa, n_threads: int, rng: np.random.Generator
-) -> tuple[Callable[[], None], int]:
+@dataclass(frozen=True)
+class Result:
+    """What was measured of a shape, in GFLOP/s."""
+
+    peak: float  # of one thread
+    rates: dict[int, float]  # by number of threads
+    bound: float | None = None  # of one thread, where it is not the peak
+    loss: float | None = None  # time of the chosen way / time of the best one
+
+    def cells(self, n_threads: int) -> tuple[str, ...]:
+        """Return the columns from the third one on."""
+        rate, peak = self.rates[n_threads], n_threads * self.peak
+        bound = None if self.bound is None else n_threads * self.bound
+        return (
+            str(n_threads), f"{rate:.1f}", f"{peak:.1f}", f"{100 * rate / peak:.1f}",
+            "" if bound is None else f"{bound:.1f}",
+            "" if bound is None else f"{100 * rate / bound:.1f}",
+            f"{rate / next(iter(self.rates.values())):.2f}",
+            "" if self.loss is None else f"{self.loss:.2f}",
+        )  # fmt: skip
+
+
+def checked_run(graph: Graph, isa: Isa, n_threads: int, rng: np.random.Generator) -> Run:
     """Return a function that runs the convolution, checked against float64, and its flops."""
     shape = graph["x"].op.shape  # type: ignore[attr-defined]
     plan = make_plan(graph, {"x": shape}, Constants(), isa=isa)
@@ -102,14 +148,14 @@ def forced(graph: Graph, tile: int) -> Graph:
     return replace(graph, nodes=(x, replace(node, op=op)))
 
 
-def copy_run(graph: Graph, flops: int) -> tuple[Callable[[], None], int]:
+def copy_run(graph: Graph, flops: int) -> Run:
     """Return a function that copies the input once, with the operations of the convolution."""
     x = np.ones(graph["x"].op.shape, np.float32)  # type: ignore[attr-defined]
     y = np.empty_like(x)
     return lambda: np.copyto(y, x), flops
 
 
-def peak_run(isa: Isa) -> tuple[Callable[[], None], int]:
+def peak_run(isa: Isa) -> Run:
     """Return a function that does nothing but multiply and add, and its flops."""
     kernel, y = native("fma_peak", isa), np.zeros(1, np.float32)
     record = np.zeros(1, PEAK)
@@ -130,7 +176,7 @@ def seconds(run: Callable[[], None], repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def measure(runs: list[tuple[Callable[[], None], int]], rounds: int) -> list[float]:
+def measure(runs: list[Run], rounds: int) -> list[float]:
     """Return each run's median GFLOP/s; the runs take turns in every round."""
     repeats = [max(int(2e-3 / seconds(run, 3)), 1) for run, _ in runs]
     times = [
@@ -141,53 +187,65 @@ def measure(runs: list[tuple[Callable[[], None], int]], rounds: int) -> list[flo
     return [flops / t / 1e9 for (_, flops), t in zip(runs, medians, strict=True)]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def winograd_ways(
+    shape: Shape, graph: Graph, isa: Isa, n_threads: int, rng: np.random.Generator
+) -> tuple[list[Run], int]:
+    """Return every way to do a convolution, and the plan's choice among them."""
+    tiles = (0, *WINOGRAD_TILES)
+    conv = graph["y"].op
+    assert isinstance(conv, Conv)
+    runs = [checked_run(forced(graph, tile), isa, n_threads, rng) for tile in tiles]
+    return runs, tiles.index(conv.winograd_tile((shape.H, shape.W)))
+
+
+def compare(
+    shape: Shape, isa: Isa, threads: list[int], rounds: int, all_ways: bool,
+    rng: np.random.Generator,
+) -> Result:  # fmt: skip
+    """Measure a shape on each number of threads, and what it is compared with."""
+    graph = shape.graph(rng)
+    runs = [peak_run(isa)]
+    for n_threads in threads:
+        cnnkern.set_num_threads(n_threads)
+        runs.append(checked_run(graph, isa, n_threads, rng))
+    others, chosen = [], 0
+    if shape.kind == "depthwise":
+        others = [copy_run(graph, runs[-1][1])]
+    elif shape.kind == "winograd" and all_ways:
+        others, chosen = winograd_ways(shape, graph, isa, threads[-1], rng)
+    peak, *measured = measure(runs + others, rounds)
+    rates = dict(zip(threads, measured, strict=False))
+    rest = measured[len(threads) :]
+    if shape.kind == "depthwise":
+        return Result(peak, rates, bound=min(peak, *rest))
+    return Result(peak, rates, loss=max(rest) / rest[chosen] if rest else None)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--isa", choices=[isa.name for isa in available()], default=best().name)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--assert", dest="must_be_best", action="store_true")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse_arguments()
     isa = next(i for i in ISAS if i.name == options.isa)
     workspace.PARALLEL_FLOPS = 0
     rng = np.random.default_rng(0)
     table = Table(title=f"{isa.name}, median of {options.rounds} rounds")
-    headings = ("convolution", "where", "threads", "GFLOP/s", "peak", "% of peak", "bound",
-                "% of bound", "x 1", "chosen / best")  # fmt: skip
-    for heading in headings:
-        justify: Any = "left" if heading in ("convolution", "where") else "right"
-        table.add_column(heading, justify=justify, no_wrap=True)
-    worst, chosen = 0.0, 0
-    for row in csv.DictReader(Path(__file__).with_name("shapes.csv").open()):
-        graph = conv_graph(row, rng)
-        runs = [peak_run(isa)]
+    for number, heading in enumerate(COLUMNS):
+        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
+    worst = 0.0
+    for shape in Shape.read_all(Path(__file__).with_name("shapes.csv")):
+        result = compare(shape, isa, options.threads, options.rounds, options.must_be_best, rng)
+        worst = max(worst, result.loss or 0)
         for n_threads in options.threads:
-            cnnkern.set_num_threads(n_threads)
-            runs.append(checked_run(graph, isa, n_threads, rng))
-        is_depthwise, is_winograd = row["kind"] == "depthwise", row["kind"] == "winograd"
-        others = [copy_run(graph, runs[-1][1])] if is_depthwise else []
-        if options.must_be_best and is_winograd:
-            tiles = (0, *WINOGRAD_TILES)
-            chosen = tiles.index(graph["y"].op.winograd_tile((int(row["H"]), int(row["W"]))))  # type: ignore[attr-defined]
-            ways = [forced(graph, tile) for tile in tiles]
-            others = [checked_run(way, isa, options.threads[-1], rng) for way in ways]
-        peak, *rates = measure(runs + others, options.rounds)
-        rates, other_rates = rates[: len(options.threads)], rates[len(options.threads) :]
-        for n_threads, rate in zip(options.threads, rates, strict=True):
-            name = "{kind} {H}x{W}x{C}->{OC} {KH}x{KW} s{stride}".format(**row)
-            bound = n_threads * min([peak, *other_rates]) if is_depthwise else None
-            loss = (
-                max(other_rates) / other_rates[chosen] if is_winograd and other_rates else None
-            )
-            worst = max(worst, loss or 0)
-            table.add_row(
-                name, row["where"], str(n_threads), f"{rate:.1f}", f"{peak * n_threads:.1f}",
-                f"{100 * rate / (peak * n_threads):.1f}",
-                "" if bound is None else f"{bound:.1f}",
-                "" if bound is None else f"{100 * rate / bound:.1f}",
-                f"{rate / rates[0]:.2f}",
-                "" if loss is None else f"{loss:.2f}",
-            )  # fmt: skip
+            table.add_row(str(shape), shape.where, *result.cells(n_threads))
     Console(width=150).print(table)
     return int(worst > MAX_LOSS)
 
