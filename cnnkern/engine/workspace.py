@@ -13,9 +13,10 @@ from ..plan import Buffer, HostCall, Plan
 from .threads import POOL
 
 LINE = 64  # bytes of a cache line
-# Sharing a run costs about 5 us with helpers awake, 50 us with helpers asleep.
+# Sharing a run costs about 2 us with helpers awake, on distant cores more, 50 us with helpers
+# asleep; then each step costs a wait.
 PARALLEL_FLOPS = 4_000_000
-SHORT_FLOPS, SHORT_NBYTES = 1_000_000, 1 << 17  # both about 10 us
+SHORT_FLOPS, SHORT_NBYTES = 1_000_000, 1 << 17  # each about 10 us
 # Python handles a signal only between native calls: a segment lasts about 50 ms.
 SEGMENT_FLOPS = 5_000_000_000
 

@@ -10,7 +10,7 @@ window that lie outside of the image are left out, so that only W has a border o
 from ..codegen.depthwise import depthwise_call
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
-from ..codegen.vector import call_kernel, integers
+from ..codegen.vector import call_kernel
 
 
 def _depthwise(taps: int, stride: int):
@@ -32,7 +32,7 @@ def _depthwise(taps: int, stride: int):
                 oh, od, n = row % p.OH, row // p.OH % p.OD, row // (p.OH * p.OD)
                 x_row = p.x + n * p.x_n + od * p.x_d + oh * p.x_h + 4 * c0
                 y_row = p.y + n * p.y_n + od * p.y_d + oh * p.y_h + 4 * c0
-                first, n_runs = integers(p.spans)[2 * oh], integers(p.spans)[2 * oh + 1]
+                first, n_runs = runs_inside(p, oh)
                 runs = p.runs + 8 * first
                 bias = p.filters + c0 * p.filter_nbytes
                 filters = bias + 4 * LANES * (1 + first * taps)
@@ -53,6 +53,15 @@ def _depthwise(taps: int, stride: int):
         return kernel
 
     return factory
+
+
+@inline
+def runs_inside(p, oh):
+    """Return the first run of an output row that lies in the image, and how many do."""
+    top = oh * p.SH - p.PH
+    first = max(-(top // p.DH), 0)
+    end = min((p.H - top + p.DH - 1) // p.DH, p.KH)
+    return first * p.runs_per_row, max(end - first, 0) * p.runs_per_row
 
 
 @inline

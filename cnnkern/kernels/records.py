@@ -48,7 +48,7 @@ DEPTHWISE = _record(
     "x", "y", "filters",
     "filter_nbytes",  # packed filters per channel
     "runs", "x_pixel",
-    "spans",  # int64[OH, 2]: the first of the runs inside of the image, and how many they are
+    "H", "KH", "SH", "PH", "DH", "runs_per_row",  # filter rows outside are left out
     "N", "OD", "OH", "OW", "C", "channels_per_task",
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",

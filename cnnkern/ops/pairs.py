@@ -21,8 +21,16 @@ if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
 
 
+class Pair(Op):
+    """What a pass makes of two ops; no file holds it."""
+
+    @classmethod
+    def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
+        config.unsupported("class_name", config.class_name, "layers that Keras has")
+
+
 @dataclass(frozen=True, eq=False)
-class ConvDepthwise(Op):
+class ConvDepthwise(Pair):
     """Convolve, then filter each channel by itself: ``y = depthwise(conv(x))``.
 
     Parameters
@@ -33,10 +41,6 @@ class ConvDepthwise(Op):
 
     conv: Conv
     depthwise: DepthwiseConv
-
-    @classmethod
-    def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
-        config.unsupported("class_name", config.class_name, "layers that Keras has")
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         return self.depthwise.infer_shape(self.conv.infer_shape(*shapes))
@@ -74,7 +78,7 @@ class ConvDepthwise(Op):
 
 
 @dataclass(frozen=True, eq=False)
-class GatedConv(Op):
+class GatedConv(Pair):
     """Scale the channels of each image, then mix them pixel by pixel: ``y = conv(x * gate)``.
 
     So ends a squeeze-and-excitation block (Hu et al., "Squeeze-and-excitation networks",
@@ -86,10 +90,6 @@ class GatedConv(Op):
     """
 
     conv: Conv
-
-    @classmethod
-    def from_keras(cls, config: LayerConfig, weights: Weights, shapes: Sequence[Shape]) -> Op:
-        config.unsupported("class_name", config.class_name, "layers that Keras has")
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         x, gate, *residual = shapes

@@ -58,8 +58,7 @@ def lower_depthwise(
             owner, "filters", lambda: pack_channels(filters.reshape(K, C), bias, lowering.isa)
         ),
         filter_nbytes=FLOAT_NBYTES * (K + 1),
-        runs=lowering.table(runs),
-        spans=lowering.table(_spans(x.dims[2], OH, sizes, window, len(runs))),
+        runs=lowering.table(runs), **_along_h(x.dims[2], sizes, window, len(runs)),
         x_pixel=x_step[2] if run_taps == 1 else x.strides[3],
         N=batch, OD=OD, OH=OH, OW=OW, C=C, channels_per_task=channels,
         **stride_fields("x", (x.strides[0], *x_step)), **stride_fields("y", y.strides),
@@ -67,24 +66,19 @@ def lower_depthwise(
     )  # fmt: skip
 
 
-def _spans(H: int, OH: int, sizes: Triple, window: Window, n_runs: int) -> tuple[int, ...]:
-    """Return per output row the first run whose input row exists, and how many do.
+def _along_h(H: int, sizes: Triple, window: Window, n_runs: int) -> dict[str, int]:
+    """Return the fields that tell which filter rows lie in the image.
 
-    Along D there is no such choice: there the image has a border.
+    A window along D, too, is taken whole: there the image has a border along D and H.
     """
-    if sizes[0] > 1:
-        return (0, n_runs) * OH
-    stride, dilation, before = (
-        lift(values, fill)[1]
-        for values, fill in ((window.strides, 1), (window.dilation, 1), (window.before, 0))
-    )
-    per_row = n_runs // sizes[1]
-    spans: list[int] = []
-    for top in range(-before, OH * stride - before, stride):
-        first = max(-(top // dilation), 0)
-        end = max(min(-((top - H) // dilation), sizes[1]), first)
-        spans += first * per_row, (end - first) * per_row
-    return tuple(spans)
+    KD, KH, _ = sizes
+    if KD > 1:
+        return {"H": n_runs, "KH": n_runs, "DH": 1, "runs_per_row": 1}
+    stride, dilation = lift(window.strides, 1)[1], lift(window.dilation, 1)[1]
+    return {
+        "H": H, "KH": KH, "SH": stride, "PH": window.before[1], "DH": dilation,
+        "runs_per_row": n_runs // KH,
+    }  # fmt: skip
 
 
 def _channels_per_task(C: int, n_rows: int, lanes: int) -> int:
