@@ -22,6 +22,8 @@ COLORS = {
     "tf.function": "#ccb974", "model.predict": "#8c8c8c",
 }  # fmt: skip
 
+TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100, 1000, 10_000)  # of the logarithmic axis
+
 
 def case_of(row: Facts) -> tuple[int, int, str]:
     """Return batch, threads and model, by which rows are grouped."""
@@ -105,11 +107,14 @@ def plot(rows: list[Facts], path: Path) -> None:
         (setting, [list(case) for _, case in groupby(group, case_of)])
         for setting, group in groupby(sorted(rows, key=case_of), lambda row: case_of(row)[:2])
     ]
-    size = (5.5 * len(panels), 1.5 + 0.9 * max(len(cases) for _, cases in panels))  # inches
-    figure = Figure(figsize=size, layout="constrained")
+    most = max(len(cases) for _, cases in panels)
+    figure = Figure(
+        figsize=(4 * len(panels), 1.5 + 0.65 * most), layout="constrained"
+    )  # inches
     for i, ((batch, threads), cases) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
         draw_bars(axes, cases)
+        axes.set_ylim(most - 0.5, -0.5)
         axes.set_title(f"batch {batch}, {threads} threads")
     handles = [Patch(color=color, label=name) for name, color in COLORS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -118,6 +123,8 @@ def plot(rows: list[Facts], path: Path) -> None:
 
 def draw_bars(axes: Any, cases: list[list[Facts]]) -> None:
     """Draw a group of bars per model, on a logarithmic axis that starts at cnnkern's time."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
     height = 0.85 / len(COLORS)
     for k, (name, color) in enumerate(COLORS.items()):
         for i, case in enumerate(cases):
@@ -128,7 +135,9 @@ def draw_bars(axes: Any, cases: list[list[Facts]]) -> None:
                 axes.text(max(times, 1), y, f" {cell(times)}", va="center", fontsize=6)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(TICKS))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(range(len(cases)), [case[0]["model"] for case in cases])
-    axes.invert_yaxis()
     axes.set_xlabel("time / time of cnnkern")
     axes.spines[["top", "right"]].set_visible(False)
