@@ -1,11 +1,14 @@
 """The kernels on plain arrays, with the names and arguments of `cnnkern.naive`.
 
-Each call plans one op and runs it; a `Model` plans once and is the way to run a network.
+A call plans an op and runs it. Plans of ops without weights on small arrays are kept; for the
+rest a `Model`, which plans once, is the way to run a network.
 Arrays of other real types are cast to float32. All functions raise ShapeError where
 shapes do not fit, and ValueError for an option that is not among the accepted values.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,6 +34,8 @@ from .ops.unfold import Im2col
 from .shapes import Pair
 
 IntOrPair = int | Pair
+
+KEPT_NBYTES = 1 << 18  # of an array whose plan is kept, with memory for its tensors
 
 
 def conv2d(
@@ -218,13 +223,23 @@ def softmax(x: ArrayLike, axis: int = -1) -> Array:
 
 def _run(x: Array, *chain: Op | None) -> Array:
     """Plan and run ops one after the other."""
-    nodes = [Node("x", Input(x.shape))]
-    for op in filter(None, chain):
+    ops = tuple(filter(None, chain))
+    is_kept = x.nbytes <= KEPT_NBYTES and all(op.is_value for op in ops)
+    make_model = _kept_model if is_kept else _model
+    result: Array = make_model(x.shape, ops)(x)
+    return result
+
+
+def _model(shape: tuple[int, ...], ops: tuple[Op, ...]) -> Model:
+    nodes = [Node("x", Input(shape))]
+    for op in ops:
         nodes.append(Node(f"y{len(nodes)}", op, (nodes[-1].name,)))
     graph = Graph(tuple(nodes), ("x",), (nodes[-1].name,))
     # Winograd's filters take longer to prepare than one image takes to convolve.
-    result: Array = Model(graph, precision="strict")(x)
-    return result
+    return Model(graph, precision="strict")
+
+
+_kept_model = lru_cache(maxsize=64)(_model)
 
 
 def _elementwise(x: ArrayLike, op: Op) -> Array:

@@ -69,6 +69,11 @@ class Op(ABC):
         return x.reshape(shape) if self.is_view and x.is_dense else None
 
     @property
+    def is_value(self) -> bool:
+        """Whether the op holds options only, so that equal ops give equal results."""
+        return type(self).__eq__ is not object.__eq__
+
+    @property
     def size_kernels(self) -> tuple[str, ...]:
         """Kernels of which the size of the image decides whether the op calls them."""
         return ()

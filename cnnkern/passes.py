@@ -89,8 +89,8 @@ def share_equal_nodes(graph: Graph) -> Graph:
     kept = []
     for node in graph.nodes:
         inputs = tuple(stands_for.get(name, name) for name in node.inputs)
-        is_value = type(node.op).__eq__ is not object.__eq__  # equal options, equal results
-        first = known.setdefault((node.op, inputs), node.name) if is_value else node.name
+        key = (node.op, inputs)
+        first = known.setdefault(key, node.name) if node.op.is_value else node.name
         if first == node.name or node.name in (*graph.inputs, *graph.outputs):
             kept.append(replace(node, inputs=inputs))
         else:
