@@ -235,7 +235,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     options = parse_arguments()
     isa = next(i for i in ISAS if i.name == options.isa)
-    workspace.PARALLEL_FLOPS = 0
+    workspace.PARALLEL_FLOPS = workspace.STEADY_FLOPS = 0
     rng = np.random.default_rng(0)
     table = Table(title=f"{isa.name}, median of {options.rounds} rounds")
     for number, heading in enumerate(COLUMNS):

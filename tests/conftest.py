@@ -20,3 +20,4 @@ def restore_threads() -> Iterator[None]:
 def always_parallel(monkeypatch: pytest.MonkeyPatch, restore_threads: None) -> None:
     """Let every plan use the threads that are set, however small it is."""
     monkeypatch.setattr(workspace, "PARALLEL_FLOPS", -1)
+    monkeypatch.setattr(workspace, "STEADY_FLOPS", -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from time import perf_counter
 
 import numpy as np
 
@@ -10,12 +11,13 @@ from ..kernels import bound, native
 from ..kernels.memory import aligned_empty
 from ..kernels.records import RUN
 from ..plan import Buffer, HostCall, Plan
+from .pace import ALONE, Pace
 from .threads import POOL
 
 LINE = 64  # bytes of a cache line
-# Sharing a run costs about 2 us with helpers awake, on distant cores more, 50 us with helpers
-# asleep; then each step costs a wait.
-PARALLEL_FLOPS = 4_000_000
+# Sharing a run costs about 2 us with helpers awake, and each step a wait: from the first on it
+# may pay, from the second on it always does.
+PARALLEL_FLOPS, STEADY_FLOPS = 2_000_000, 80_000_000
 SHORT_FLOPS, SHORT_NBYTES = 1_000_000, 1 << 17  # each about 10 us
 # Python handles a signal only between native calls: a segment lasts about 50 ms.
 SEGMENT_FLOPS = 5_000_000_000
@@ -36,14 +38,27 @@ class Workspace:
         self._segments = list(self._cut(plan))
         self._serial = native("run_serial", plan.isa)
         self._args = self._run.ctypes.data
+        self._pace = Pace()
         self.run = self._runner()  # to be called while the workspace lives
 
     def _runner(self) -> Callable[[], None]:
         """Return the function that computes the outputs from the inputs."""
         (_, _, host_call), *others = self._segments
-        if others or host_call or self.n_threads > 1:
+        is_steady = self.n_threads > 1 and self.plan.flops >= STEADY_FLOPS
+        if others or host_call or is_steady:
             return self._run_segments
+        if self.n_threads > 1:
+            return self._run_at_pace
         return bound("run_whole", self.plan.isa, self._args, _is_short(self.plan))
+
+    def _run_at_pace(self) -> None:
+        """Run all steps alone or with the pool's helpers."""
+        way, n_steps = self._pace.choose(), len(self.plan.steps)
+        start = perf_counter()
+        if way == ALONE or not POOL.share(self._args, 0, n_steps, self.n_threads):
+            self._serial(self._args, 0, 0, n_steps)
+            way = ALONE
+        self._pace.note(way, perf_counter() - start)
 
     def _run_segments(self) -> None:
         for begin, end, host_call in self._segments:

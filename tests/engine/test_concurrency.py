@@ -33,7 +33,7 @@ from cnnkern.engine.threads import set_num_threads
 from support import images, small_cnn
 
 faulthandler.dump_traceback_later(20, exit=True)
-workspace.PARALLEL_FLOPS = -1
+workspace.PARALLEL_FLOPS = workspace.STEADY_FLOPS = -1
 workspace.SEGMENT_FLOPS = 1_000
 set_num_threads(3)
 model, x = Model(small_cnn()), images(8)
@@ -57,7 +57,7 @@ from cnnkern.engine import Model, workspace
 from cnnkern.engine.threads import set_num_threads
 from support import images, small_cnn
 
-workspace.PARALLEL_FLOPS = -1
+workspace.PARALLEL_FLOPS = workspace.STEADY_FLOPS = -1
 set_num_threads(3)
 model, x = Model(small_cnn()), images(64)
 model(x)
