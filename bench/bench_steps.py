@@ -18,7 +18,8 @@ from applications import NAMES
 from cnnkern.inspect.profile import Profile
 
 UNKNOWN_LENGTH = 224  # of image axes that a model leaves open
-PRODUCTS = ("f32_conv", "f32_winograd", "f32_depthwise")  # convolutions and matrix products
+# Convolutions and matrix products.
+PRODUCTS = ("f32_conv", "f32_winograd", "f32_depthwise", "f32_bands")
 
 
 def largest_other_step(profile: Profile) -> tuple[float, str]:
