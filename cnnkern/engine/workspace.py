@@ -44,12 +44,12 @@ class Workspace:
     def _runner(self) -> Callable[[], None]:
         """Return the function that computes the outputs from the inputs."""
         (_, _, host_call), *others = self._segments
-        is_steady = self.n_threads > 1 and self.plan.flops >= STEADY_FLOPS
-        if others or host_call or is_steady:
+        if others or host_call:
             return self._run_segments
-        if self.n_threads > 1:
-            return self._run_at_pace
-        return bound("run_whole", self.plan.isa, self._args, _is_short(self.plan))
+        if self.n_threads == 1:
+            return bound("run_whole", self.plan.isa, self._args, _is_short(self.plan))
+        is_steady = self.plan.flops >= STEADY_FLOPS
+        return self._run_segments if is_steady else self._run_at_pace
 
     def _run_at_pace(self) -> None:
         """Run all steps alone or with the pool's helpers."""

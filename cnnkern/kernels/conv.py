@@ -77,9 +77,16 @@ def fill_line(table, address, step, count):
 
 
 @inline
+def repeat_last(table, n_rows, n_repeats):
+    """Write the last of `n_rows` addresses again behind them."""
+    rows = integers(table)
+    for m in range(n_rows, n_rows + n_repeats):
+        rows[m] = rows[n_rows - 1]
+
+
+@inline
 def fill_rows(table, m0, n_rows, OD, OH, OW, base, s_n, s_d, s_h, s_w, n_repeats):
     """Write the addresses of output pixels m0 .. m0+n_rows, then repeat the last one."""
-    rows = integers(table)
     ow = m0 % OW
     oh = m0 // OW % OH
     od = m0 // (OW * OH) % OD
@@ -97,8 +104,7 @@ def fill_rows(table, m0, n_rows, OD, OH, OW, base, s_n, s_d, s_h, s_w, n_repeats
             if od == OD:
                 od = 0
                 n += 1
-    for m in range(n_rows, n_rows + n_repeats):
-        rows[m] = rows[n_rows - 1]
+    repeat_last(table, n_rows, n_repeats)
 
 
 @inline
@@ -110,8 +116,7 @@ def gate_rows(p, table, m0, n_rows, gated, n_repeats):
         gate = p.gate + (m0 + m) // pixels * p.gate_n
         multiply_row(floats(rows[m]), floats(gate), floats(target), p.run_len)
         rows[m] = target
-    for m in range(n_rows, n_rows + n_repeats):
-        rows[m] = rows[n_rows - 1]
+    repeat_last(table, n_rows, n_repeats)
 
 
 @inline

@@ -101,6 +101,10 @@ class SlidingFilter(Op):
         """Return (before, after) of every spatial axis for an input of these lengths."""
         return paddings(lengths, *self.window)
 
+    def window_on(self, lengths: Sequence[int]) -> Window:
+        """Return how the filter slides over an input of these lengths."""
+        return Window(self.strides, self.dilation_rate, self.paddings(lengths))
+
     def infer_shape(self, *shapes: Shape) -> Shape:
         name = type(self).__name__
         expect_inputs(name, shapes, 2 if self.adds_residual else 1)
@@ -236,7 +240,7 @@ class Conv(SlidingFilter):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         x, *residual = inputs
-        window = Window(self.strides, self.dilation_rate, self.paddings(x.shape[1:-1]))
+        window = self.window_on(x.shape[1:-1])
         if self.is_depthwise and not self.adds_residual:
             filters = np.asarray(self.filter).reshape(*self.sizes, self.groups, 1)
             lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)

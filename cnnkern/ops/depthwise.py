@@ -14,7 +14,7 @@ from .activation import with_activation
 from .common import by_rank, input_channels, spatial_rank
 from .config import LayerConfig, Weights
 from .conv import Conv, SlidingFilter, take_window
-from .window import RowWindow, Window, halo
+from .window import RowWindow, halo
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -89,8 +89,7 @@ class DepthwiseConv(SlidingFilter):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
-        window = Window(self.strides, self.dilation_rate, self.paddings(x.shape[1:-1]))
-        filters = np.asarray(self.filter)
+        window, filters = self.window_on(x.shape[1:-1]), np.asarray(self.filter)
         lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:

@@ -15,7 +15,6 @@ from .common import known
 from .config import LayerConfig, Weights
 from .conv import Conv
 from .depthwise import DepthwiseConv
-from .window import Window
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -108,10 +107,9 @@ class GatedConv(Pair):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         x, gate, *residual = inputs
-        conv, no_padding = self.conv, ((0, 0),) * len(self.conv.sizes)
-        window = Window(conv.strides, conv.dilation_rate, no_padding)
+        conv = self.conv
         lowering.conv(
-            self, x, output, conv.filter, conv.bias, window,
+            self, x, output, conv.filter, conv.bias, conv.window_on(x.shape[1:-1]),
             activation=conv.activation, residual=residual, gate=gate,
         )  # fmt: skip
 

@@ -8,11 +8,11 @@ from functools import cached_property
 from itertools import accumulate
 
 from ..graph import NO_HALO, Halo
+from ..kernels.memory import ALIGNMENT
 from ..shapes import product
 
 FLOAT_NBYTES = 4
 MAX_RANK = 5  # of a buffer whose axes keep their own strides
-LINE = 64  # bytes of a cache line
 # Addresses this far apart share one of two sets of 8 lines: 32 KiB of L1d, 8 ways.
 L1_REPEATS = 2048
 ABSOLUTE = ""  # the storage of addresses that do not depend on the arena
@@ -125,7 +125,7 @@ class Buffer:
 
 def spread(nbytes: int) -> int:
     """Return the stride of rows of `nbytes`: with a gap where they would share L1 sets."""
-    return nbytes if nbytes % L1_REPEATS else nbytes + LINE
+    return nbytes if nbytes % L1_REPEATS else nbytes + ALIGNMENT
 
 
 def lifted(shape: tuple[int, ...]) -> tuple[int, int, int, int, int]:

@@ -58,7 +58,8 @@ def lower_depthwise(
             owner, "filters", lambda: pack_channels(filters.reshape(K, C), bias, lowering.isa)
         ),
         filter_nbytes=FLOAT_NBYTES * (K + 1),
-        runs=lowering.table(runs), **_along_h(x.dims[2], sizes, window, len(runs)),
+        runs=lowering.table(runs),
+        **_along_h(x.dims[2], sizes, strides[1], dilation[1], window.before[1], len(runs)),
         x_pixel=x_step[2] if run_taps == 1 else x.strides[3],
         N=batch, OD=OD, OH=OH, OW=OW, C=C, channels_per_task=channels,
         **stride_fields("x", (x.strides[0], *x_step)), **stride_fields("y", y.strides),
@@ -66,7 +67,9 @@ def lower_depthwise(
     )  # fmt: skip
 
 
-def _along_h(H: int, sizes: Triple, window: Window, n_runs: int) -> dict[str, int]:
+def _along_h(
+    H: int, sizes: Triple, stride: int, dilation: int, before: int, n_runs: int
+) -> dict[str, int]:
     """Return the fields that tell which filter rows lie in the image.
 
     A window along D, too, is taken whole: there the image has a border along D and H.
@@ -74,9 +77,8 @@ def _along_h(H: int, sizes: Triple, window: Window, n_runs: int) -> dict[str, in
     KD, KH, _ = sizes
     if KD > 1:
         return {"H": n_runs, "KH": n_runs, "DH": 1, "runs_per_row": 1}
-    stride, dilation = lift(window.strides, 1)[1], lift(window.dilation, 1)[1]
     return {
-        "H": H, "KH": KH, "SH": stride, "PH": window.before[1], "DH": dilation,
+        "H": H, "KH": KH, "SH": stride, "PH": before, "DH": dilation,
         "runs_per_row": n_runs // KH,
     }  # fmt: skip
 

@@ -154,8 +154,8 @@ class Lowering:
     ) -> None:
         """Append ``y = activation(conv(x * gate, filters) + bias + residual)``.
 
-        Without `window` the filters are one matrix, applied to the channels of each pixel;
-        only then may there be a gate, of one pixel per image.
+        Without `window` the filters are one matrix, applied to the channels of each pixel.
+        A gate is of one pixel per image, for filters of one tap.
         """
         lower_conv(
             self, owner, x, y, filters, bias, window or Window.pointwise(), groups,
