@@ -28,6 +28,7 @@ Linear = Conv | ConvTranspose | Dense | DepthwiseConv
 
 # With fewer channels the transforms cost more than the products that they save.
 WINOGRAD_MIN_CHANNELS = 32
+STRASSEN_MIN_CHANNELS = 64
 
 PRECISIONS = ("fast", "strict")
 
@@ -35,13 +36,13 @@ PRECISIONS = ("fast", "strict")
 def optimise(graph: Graph, precision: str = "fast") -> Graph:
     """Return the graph that the planner sees.
 
-    With "strict" every convolution sums its products directly; "fast" may use Winograd's
-    algorithm, whose rounding errors are larger.
+    With "strict" every convolution sums its products directly; "fast" may use Winograd's and
+    Strassen's algorithms, whose rounding errors are larger.
     """
     for rewrite in PASSES:
         graph = rewrite(graph).verify()
     if precision == "fast":
-        graph = allow_winograd(graph)
+        graph = allow_transforms(graph)
     return gate_convolutions(pair_with_depthwise(graph))
 
 
@@ -186,15 +187,19 @@ def fuse_residual(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(done.values()))
 
 
-def allow_winograd(graph: Graph) -> Graph:
-    """Let 3x3 convolutions with enough channels work tile by tile where images are large."""
+def allow_transforms(graph: Graph) -> Graph:
+    """Let convolutions and matrix products with enough channels do with fewer products."""
 
     def allowed(op: Op) -> Op:
-        if not isinstance(op, Conv) or op.groups > 1 or op.sizes != (3, 3):
+        if isinstance(op, Dense):
+            return replace(op, may_transform=min(op.weight.shape) >= STRASSEN_MIN_CHANNELS)
+        if not isinstance(op, Conv) or op.groups > 1:
             return op
-        is_plain = op.strides == op.dilation_rate == (1, 1)
-        has_channels = min(op.in_channels, op.out_channels) >= WINOGRAD_MIN_CHANNELS
-        return replace(op, may_transform=is_plain and has_channels)
+        channels = min(op.in_channels, op.out_channels)
+        if op.is_pointwise:
+            return replace(op, may_transform=channels >= STRASSEN_MIN_CHANNELS)
+        is_plain = op.sizes == (3, 3) and op.strides == op.dilation_rate == (1, 1)
+        return replace(op, may_transform=is_plain and channels >= WINOGRAD_MIN_CHANNELS)
 
     nodes = (replace(node, op=allowed(node.op)) for node in graph.nodes)
     return replace(graph, nodes=tuple(nodes))
@@ -206,7 +211,8 @@ def pair_with_depthwise(graph: Graph) -> Graph:
     def rule(first: Op, second: Op) -> Op | None:
         if not isinstance(first, Conv) or not isinstance(second, DepthwiseConv):
             return None
-        is_plain = first.groups == 1 and not first.may_transform and not first.adds_residual
+        is_direct = first.is_pointwise or not first.may_transform
+        is_plain = first.groups == 1 and is_direct and not first.adds_residual
         is_single = second.in_channels == second.out_channels
         is_2d = len(first.sizes) == 2
         return ConvDepthwise(first, second) if is_plain and is_single and is_2d else None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
 from .isa import Isa
 from .vector import F32, I32, I64, VOID, external, multiply_add
@@ -107,8 +108,11 @@ class Simd:
         return b.select(b.fcmp_ordered(">", x, high), high, x)
 
     def variables(self, values: list[Any]) -> list[Any]:
-        """Return stack slots that hold `values`; LLVM keeps them in registers."""
-        slots = [self.builder.alloca(value.type) for value in values]
+        """Return stack slots that hold `values`.
+
+        LLVM keeps them in registers, as it does with slots of the function's first block.
+        """
+        slots = [cgutils.alloca_once(self.builder, value.type) for value in values]
         for slot, value in zip(slots, values, strict=True):
             self.builder.store(value, slot)
         return slots

@@ -2,7 +2,7 @@
 
 Operation, for the `height` pixels m and the columns n of one panel:
 
-    y[m, n] = clip(b[n] + sum_k x[m, k] * w[k, n] + r[m, n], lo, hi)
+    y[m, n] = clip(b[n] + sum_k x[m, k] * w[k, n] + u[m, n] + r[m, n], lo, hi)
 
 The K-axis is walked as `n_runs` runs of `run_len` contiguous floats (virtual im2col):
 run s of pixel m starts at ``x_rows[m] + runs[s]``. The sum is taken in that order, one
@@ -14,13 +14,14 @@ floating point summation", 1993).
     packed panel:  | bias: NR | k = 0: NR | k = 1: NR | ... | k = K-1: NR |
 
 Columns at and beyond `n_valid` are computed and not stored; the panel holds zeros there.
-All addresses need float alignment only. Rows may repeat: residuals are read before the
+All addresses need float alignment only. Rows may repeat: what is added is read before the
 first store, so a repeated row writes the same values twice.
 
 Register budget: height x vectors accumulators, one filter vector per column vector, one
 broadcast (none on AVX-512, where the multiply-add broadcasts from memory).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 from llvmlite import ir
@@ -45,6 +46,7 @@ TILE_ARGUMENTS = (
     "panel",  # address of the packed panel
     "y_rows",  # address of int64[height]: each output pixel's first float
     "r_rows",  # the same for the residual, or 0 for none
+    "u_rows",  # address of int64[height]: rows of a panel's columns to add, or 0 for none
     "column_offset",  # of the panel's first column in y and r, in bytes
     "n_valid",  # columns to store
     "part",  # products of a partial sum
@@ -61,12 +63,12 @@ def tile_call(isa: Isa):
 
     @intrinsic
     def tile(typing, n_rows, n_units, x_rows, runs, n_runs, run_len, panel,
-             y_rows, r_rows, column_offset, n_valid, part, totals, lo, hi):  # fmt: skip
+             y_rows, r_rows, u_rows, column_offset, n_valid, part, totals, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             _emit_dispatch(builder, isa, args[0], args[1], args[2:])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 13, types.float32, types.float32), emit
+        return types.void(*[types.int64] * 14, types.float32, types.float32), emit
 
     return tile
 
@@ -120,26 +122,28 @@ class _Tile:
         bias = self._columns(named["panel"])
         sums = [self.simd.variables(bias) for _ in range(self.height)]
         self._accumulate(named, sums)
+        self._add_partial_sums(named, sums)
         self._add_residual(named, sums)
-        self._clip_and_store(named, sums)
+        self._clip(named, sums)
+        self._store_columns(named, sums)
         self.builder.ret_void()
 
     def _prefetch(self, named):
         """Let the residual arrive from far caches while the sums are taken."""
-        with self.builder.if_then(self._has_residual(named)):
+        with self.builder.if_then(self._is_given(named["r_rows"])):
             for row in self._rows(named, "r_rows"):
                 for nbytes in range(0, 4 * self.width, LINE):
                     self.simd.prefetch(self.simd.offset(row, nbytes))
 
-    def _has_residual(self, named):
-        return self.builder.icmp_signed("!=", named["r_rows"], ir.Constant(I64, 0))
+    def _is_given(self, address):
+        return self.builder.icmp_signed("!=", address, ir.Constant(I64, 0))
 
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
         starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
         (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.width)])
         part = b.mul(named["part"], step)
-        in_parts = b.icmp_signed("!=", named["totals"], ir.Constant(I64, 0))
+        in_parts = self._is_given(named["totals"])
         with b.if_then(in_parts):
             self._store_totals(named, self._zeros())
         with cgutils.for_range(b, named["n_runs"]) as run:
@@ -204,19 +208,35 @@ class _Tile:
         whole = self.row[0].splat(scalar)
         return [whole if v is self.row[0] else v.head(whole) for v in self.row]
 
-    def _add_residual(self, named, sums):
-        b = self.builder
-        with b.if_then(self._has_residual(named)):
-            masks = self._masks(named["n_valid"])
-            for r_row, row in zip(self._rows(named, "r_rows"), sums, strict=True):
-                for slot, value in zip(row, self._columns(r_row, masks), strict=True):
-                    b.store(b.fadd(b.load(slot), value), slot)
+    def _add_partial_sums(self, named, sums):
+        with self.builder.if_then(self._is_given(named["u_rows"])):
+            self._add_rows(sums, self.simd.words(named["u_rows"], self.height))
 
-    def _clip_and_store(self, named, sums):
-        b, lows, highs = self.builder, self._splats(named["lo"]), self._splats(named["hi"])
-        for row in sums:
-            for part, slot, low, high in zip(self.row, row, lows, highs, strict=True):
-                b.store(part.clip(b.load(slot), low, high), slot)
+    def _add_residual(self, named, sums):
+        with self.builder.if_then(self._is_given(named["r_rows"])):
+            masks = self._masks(named["n_valid"])
+            self._add_rows(sums, self._rows(named, "r_rows"), masks)
+
+    def _add_rows(self, sums, addresses, masks=None):
+        b = self.builder
+        for address, row in zip(addresses, sums, strict=True):
+            for slot, value in zip(row, self._columns(address, masks), strict=True):
+                b.store(b.fadd(b.load(slot), value), slot)
+
+    def _clip(self, named, sums):
+        b, low, high = self.builder, named["lo"], named["hi"]
+        is_bounded = b.or_(
+            b.fcmp_ordered(">", low, ir.Constant(F32, -math.inf)),
+            b.fcmp_ordered("<", high, ir.Constant(F32, math.inf)),
+        )
+        with b.if_then(is_bounded):
+            lows, highs = self._splats(low), self._splats(high)
+            for row in sums:
+                for part, slot, *bounds in zip(self.row, row, lows, highs, strict=True):
+                    b.store(part.clip(b.load(slot), *bounds), slot)
+
+    def _store_columns(self, named, sums):
+        b = self.builder
         rows = self._rows(named, "y_rows")
         is_full = b.icmp_signed(">=", named["n_valid"], ir.Constant(I64, self.width))
         with b.if_else(is_full) as (full, partial):

@@ -44,6 +44,7 @@ BINARY_FUNCTIONS = (
 
 KERNELS = {
     "f32_conv": Kernel("conv", records.CONV),
+    "f32_strassen": Kernel("strassen", records.STRASSEN),
     **{
         f"f32_winograd{part}": Kernel("winograd", records.WINOGRAD)
         for part in ("", "_input_4x4", "_output_4x4", "_input_2x2", "_output_2x2")

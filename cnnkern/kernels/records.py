@@ -30,6 +30,23 @@ CONV = _record(
     floats=("lo", "hi"),
 )  # fmt: skip
 
+# A product in halves: of blocks of pixels, of channels and of columns.
+STRASSEN = _record(
+    "x", "y", "r",
+    "panels", "pair_nbytes", "panel_nbytes",  # packed filters
+    "runs", "K",  # where the halves of a row and S1 .. S4 begin; channels of a half
+    "OD", "OH", "OW",
+    "x_n", "x_d", "x_h", "x_w",
+    "y_n", "y_d", "y_h", "y_w",
+    "r_n", "r_d", "r_h", "r_w",
+    "n_panels", "right",  # pairs of panels; bytes from a column to the one of the right half
+    "height", "rows_per_task", "row_blocks", "panels_per_task", "panel_blocks",
+    "table_nbytes", "partial", "partial_nbytes",  # tables and sums in the scratch memory
+    "sums", "sum_row", "sum_block", "dump",
+    "activate", "activate_args",
+    floats=("lo", "hi", "lowest", "highest"),
+)  # fmt: skip
+
 WINOGRAD = _record(
     "x", "y", "r",
     "panels", "panel_nbytes", "point_nbytes", "bias", "runs",

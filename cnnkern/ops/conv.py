@@ -45,6 +45,7 @@ WINOGRAD_KERNELS = (
     "f32_winograd",
     *(f"f32_winograd_{end}_{t}x{t}" for t in WINOGRAD_TILES for end in ("input", "output")),
 )
+STRASSEN_KERNELS = ("f32_conv", "f32_strassen")
 # Fewer tiles than this per image do not pay for filters of four times the size.
 WINOGRAD_MIN_TILES = 8
 
@@ -151,7 +152,8 @@ class Conv(SlidingFilter):
     ----------
     filter : float32[*K, C / groups, OC]
     groups : int
-    may_transform : Winograd's algorithm, which rounds less well, may be used
+    may_transform : fewer products that round less well may do: Winograd's algorithm for
+        filters of 3x3, Strassen's for those of one tap
 
     References
     ----------
@@ -217,20 +219,23 @@ class Conv(SlidingFilter):
 
     @property
     def size_kernels(self) -> tuple[str, ...]:
-        return WINOGRAD_KERNELS if self.may_transform else ()
+        if not self.may_transform:
+            return ()
+        return STRASSEN_KERNELS if self.is_pointwise else WINOGRAD_KERNELS
 
     def winograd_tile(self, lengths: Sequence[int]) -> int:
         """Return the tile for an input of these spatial lengths; 0 for direct sums."""
+        if not self.may_transform or self.is_pointwise:
+            return 0
         H, W = known(output_lengths(tuple(lengths), *self.window))
-        tiles = WINOGRAD_TILES if self.may_transform else ()
-        fitting = (t for t in tiles if -(-H // t) * -(-W // t) >= WINOGRAD_MIN_TILES)
+        fitting = (t for t in WINOGRAD_TILES if -(-H // t) * -(-W // t) >= WINOGRAD_MIN_TILES)
         return next(fitting, 0)
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
         """Return the padding, to whole tiles after H and W where Winograd is used."""
         lengths = shapes[0][1:-1]
         pads = self.paddings(lengths)
-        tile = self.winograd_tile(lengths) if self.may_transform else 0
+        tile = self.winograd_tile(lengths)
         if not tile:
             return halo(pads)
         outputs = known(output_lengths(lengths, *self.window))
@@ -244,15 +249,26 @@ class Conv(SlidingFilter):
         if self.is_depthwise and not self.adds_residual:
             filters = np.asarray(self.filter).reshape(*self.sizes, self.groups, 1)
             lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
-        elif self.may_transform and (tile := self.winograd_tile(x.shape[1:-1])):
+        elif tile := self.winograd_tile(x.shape[1:-1]):
             lowering.winograd(
                 self, x, output, self.filter, self.bias, window, tile, self.activation, residual
             )  # fmt: skip
         else:
-            lowering.conv(
-                self, x, output, self.filter, self.bias, window, self.groups,
-                self.activation, residual,
-            )  # fmt: skip
+            self.lower_as_matrix(lowering, inputs, output, self.may_transform)
+
+    def lower_as_matrix(
+        self,
+        lowering: Lowering,
+        inputs: Sequence[Buffer],
+        output: Buffer,
+        may_halve: bool = False,
+    ) -> None:
+        """Append a product of receptive fields and filters, maybe in halves."""
+        x, *residual = inputs
+        lowering.conv(
+            self, x, output, self.filter, self.bias, self.window_on(x.shape[1:-1]),
+            self.groups, self.activation, residual, may_halve=may_halve and self.is_pointwise,
+        )  # fmt: skip
 
 
 def expect_residual(name: str, residual: Sequence[Shape], y: Shape) -> None:

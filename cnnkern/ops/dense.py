@@ -15,7 +15,7 @@ from ..shapes import Shape, product
 from .activation import Activation, with_activation
 from .common import axis_length, expect_inputs
 from .config import LayerConfig, Weights
-from .conv import epilogue, expect_residual
+from .conv import STRASSEN_KERNELS, epilogue, expect_residual
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -32,6 +32,7 @@ class Dense(Op):
     bias : float32[units] or None
     activation : applied last, or None
     adds_residual : input 1 is added before the activation
+    may_transform : Strassen's algorithm, which rounds less well, may be used
 
     References
     ----------
@@ -44,6 +45,7 @@ class Dense(Op):
     bias: Array | None = None
     activation: Activation | None = None
     adds_residual: bool = False
+    may_transform: bool = False
 
     @classmethod
     def from_keras(
@@ -59,6 +61,10 @@ class Dense(Op):
     @property
     def out_channels(self) -> int:
         return int(self.weight.shape[1])
+
+    @property
+    def size_kernels(self) -> tuple[str, ...]:
+        return STRASSEN_KERNELS if self.may_transform else ()
 
     @property
     def overwritten_input(self) -> int | None:
@@ -94,7 +100,7 @@ class Dense(Op):
         x, *residual = inputs
         lowering.conv(
             self, x, output, self.weight, self.bias,
-            activation=self.activation, residual=residual,
+            activation=self.activation, residual=residual, may_halve=self.may_transform,
         )  # fmt: skip
 
     def flops(self, *shapes: tuple[int, ...]) -> int:

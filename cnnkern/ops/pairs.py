@@ -60,9 +60,11 @@ class ConvDepthwise(Pair):
         halo, rows = self.depthwise.input_halo(shape), self.depthwise.rows(shape)
         middle, K = lowering.band(shape, halo), product(self.conv.filter.shape[:-1])
         in_bands = lowering.takes_bands(middle, output.shape[-3], K, rows)
-        if not in_bands:
+        if in_bands:
+            self.conv.lower_as_matrix(lowering, inputs, middle)
+        else:
             middle = lowering.bordered(shape, halo)
-        self.conv.lower(lowering, inputs, middle)
+            self.conv.lower(lowering, inputs, middle)
         self.depthwise.lower(lowering, [middle], output)
         if in_bands:
             lowering.join_in_bands(middle, rows)

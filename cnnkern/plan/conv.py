@@ -67,10 +67,8 @@ def lower_conv(
         owner, "panels", lambda: _pack_groups(columns, bias, groups, lowering.isa)
     )
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
-    steps = lift(window.strides, 1)
-    d, h, w = (s * step for s, step in zip(x.strides[1:], steps, strict=True))
     lower_matrix(
-        lowering, x.address + -corner, (x.strides[0], d, h, w), y,
+        lowering, x.address + -corner, output_strides(x, window), y,
         _runs(x, lift(window.dilation, 1), lift(taps, 1), C),
         Matrix(panels, columns.shape[0], N, groups, FLOAT_NBYTES * C, FLOAT_NBYTES * N),
         epilogue, residual, gate=gate,
@@ -153,10 +151,17 @@ def lower_matrix(
         OD=OD, OH=OH, OW=OW, M=M,
         **stride_fields("x", x_strides), **stride_fields("y", y.strides),
         OC=N, x_group=matrix.x_group, y_group=matrix.y_group,
-        height=_tile_height(pixel_nbytes, isa.heights),
+        height=tile_height(pixel_nbytes, isa.heights),
         activate=epilogue.activate, activate_args=epilogue.activate_args,
         **blocks, **epilogue.bounds, **optional,
     )  # fmt: skip
+
+
+def output_strides(x: Buffer, window: Window) -> Strides:
+    """Return the bytes between the receptive fields of neighbouring output pixels."""
+    steps = lift(window.strides, 1)
+    d, h, w = (s * step for s, step in zip(x.strides[1:], steps, strict=True))
+    return x.strides[0], d, h, w
 
 
 def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> Runs:
@@ -216,7 +221,7 @@ def _part(K: int, run_len: int) -> int:
     return max(K, 1) if K <= 2 * PART else min(run_len, PART)
 
 
-def _tile_height(pixel_nbytes: int, heights: Sequence[int]) -> int:
+def tile_height(pixel_nbytes: int, heights: Sequence[int]) -> int:
     """Return the tallest tile whose pixels do not evict each other from the L1 cache."""
     if pixel_nbytes % PAGE:
         return heights[0]

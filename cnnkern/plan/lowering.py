@@ -30,6 +30,7 @@ from .move import lower_move
 from .pool import lower_global_pool, lower_pool
 from .resample import lower_repeats, lower_resampling
 from .rows import lower_group_norm, lower_rows, norm_fields
+from .strassen import lower_strassen, pays_in_halves
 from .transpose import lower_transpose
 from .winograd import lower_winograd
 
@@ -151,16 +152,22 @@ class Lowering:
         activation: Activation | None = None,
         residual: Sequence[Buffer] = (),
         gate: Buffer | None = None,
+        may_halve: bool = False,
     ) -> None:
         """Append ``y = activation(conv(x * gate, filters) + bias + residual)``.
 
         Without `window` the filters are one matrix, applied to the channels of each pixel.
-        A gate is of one pixel per image, for filters of one tap.
+        A gate is of one pixel per image, for filters of one tap. Those may be multiplied in
+        halves, which rounds less well.
         """
-        lower_conv(
-            self, owner, x, y, filters, bias, window or Window.pointwise(), groups,
-            self.epilogue(activation), next(iter(residual), None), gate,
-        )  # fmt: skip
+        window, epilogue = window or Window.pointwise(), self.epilogue(activation)
+        if may_halve and pays_in_halves(y, filters.shape[-2], self.isa):
+            lower_strassen(self, owner, x, y, filters, bias, window, epilogue, *residual)
+        else:
+            lower_conv(
+                self, owner, x, y, filters, bias, window, groups,
+                epilogue, next(iter(residual), None), gate,
+            )  # fmt: skip
 
     def winograd(
         self,

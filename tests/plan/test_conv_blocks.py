@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cnnkern.codegen.isa import AVX2, AVX512, ISAS, Isa
 from cnnkern.plan.buffer import Buffer
-from cnnkern.plan.conv import ROWS_PER_TASK, Runs, _blocks, _runs, _tile_height
+from cnnkern.plan.conv import ROWS_PER_TASK, Runs, _blocks, _runs, tile_height
 
 
 def test_blocks_by_hand() -> None:
@@ -71,7 +71,7 @@ def test_blocks_cover_everything_once(
 def test_pixels_a_page_apart_take_a_shorter_tile(
     pixel_nbytes: int, isa: Isa, height: int
 ) -> None:
-    assert _tile_height(pixel_nbytes, isa.heights) == height
+    assert tile_height(pixel_nbytes, isa.heights) == height
 
 
 def test_a_filter_row_is_one_run() -> None:
