@@ -92,6 +92,11 @@ def small_cnn(seed: int = 0, side: int = 12) -> Graph:
     )
 
 
+def integers(rng: np.random.Generator, *shape: int) -> Array:
+    """Return floats of which every sum is exact."""
+    return rng.integers(-3, 4, shape).astype(np.float32)
+
+
 def images(count: int, side: int = 12, seed: int = 1) -> Array:
     """Return gaussian ``float32[count, side, side, 3]``."""
     return np.random.default_rng(seed).standard_normal((count, side, side, 3), np.float32)

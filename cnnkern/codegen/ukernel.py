@@ -54,18 +54,18 @@ TILE_ARGUMENTS = (
 )
 
 
-def tile_call(isa: Isa):
+def tile_call(isa: Isa, narrowest: int = 1):
     """Return ``tile(n_rows, n_units, *TILE_ARGUMENTS, lo, hi)`` for Numba code.
 
     It runs the smallest tile of at least `n_rows` pixels; the row tables must repeat
-    their last entry up to the tallest tile.
+    their last entry up to the tallest tile. There is none of less than `narrowest` units.
     """
 
     @intrinsic
     def tile(typing, n_rows, n_units, x_rows, runs, n_runs, run_len, panel,
              y_rows, r_rows, u_rows, column_offset, n_valid, part, totals, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
-            _emit_dispatch(builder, isa, args[0], args[1], args[2:])
+            _emit_dispatch(builder, isa, narrowest, args[0], args[1], args[2:])
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 14, types.float32, types.float32), emit
@@ -73,13 +73,13 @@ def tile_call(isa: Isa):
     return tile
 
 
-def _emit_dispatch(builder, isa, n_rows, n_units, tile_args):
+def _emit_dispatch(builder, isa, narrowest, n_rows, n_units, tile_args):
     """Emit a switch from (rows, units) to the function of the smallest tile that fits."""
     done = builder.append_basic_block("tile.done")
     units = isa.tile_columns // isa.unit
     key = builder.add(builder.mul(n_rows, ir.Constant(I64, units + 1)), n_units)
     switch = builder.switch(key, done)
-    for n in range(1, units + 1):
+    for n in range(narrowest, units + 1):
         for height in isa.heights:
             shorter = max((h for h in isa.heights if h < height), default=0)
             block = builder.append_basic_block(f"tile.{height}x{n}")

@@ -23,6 +23,9 @@ from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, floats, integers
 from .conv import fill_line, fill_rows, repeat_last
 
+# The tables of row addresses: x, y and r of the upper and the lower half, S, partial sums.
+X1, Y1, R1, X2, Y2, R2, S, U, V, W = range(10)
+
 
 def f32_strassen(isa: Isa):
     """Return the kernel ``y = activate(clip(x w + b + r, lo, hi))``; record STRASSEN.
@@ -31,93 +34,118 @@ def f32_strassen(isa: Isa):
     panels: ``float32[P1 P2 P6 P7 P4 P5 P3, 1 + K, NR]``, P2, P4 and P5 with the bias. Where a
     block has an odd number of pixels, its halves share the middle one, and the upper half
     writes it.
-    Scratch, n being half of ``rows_per_task``: 10 int64 tables of ``n + max(heights)``, then at
-    offsets of the record the partial sums ``[3, n, NR]``, S ``[4, n, K]`` and a pixel that is
-    not kept.
+    Scratch, n being half of ``rows_per_task``: int64 tables of ``n + max(heights)``, then at
+    offsets of the record the partial sums ``U V W [n, NR]``, S ``[4, n, K]`` and a pixel that
+    is not kept.
     """
-    tile = tile_call(isa)
-    NR, MR, UNITS = isa.tile_columns, isa.heights[0], isa.tile_columns // isa.unit
-    ROW_NBYTES = 4 * NR  # of partial sums
+    NR, MR = isa.tile_columns, isa.heights[0]
+    multiply_halves = _products(isa)
 
     @inline
-    def multiply(
-        p, n_rows, height, x_rows, run, n_runs, panel, y_rows, r_rows, u_rows, column, lo, hi
-    ):
-        m = 0
-        while m < n_rows:
-            tile(
-                min(n_rows - m, height), UNITS, x_rows + 8 * m, run, n_runs, p.K, panel,
-                y_rows + 8 * m, r_rows + 8 * m if r_rows else 0,
-                u_rows + 8 * m if u_rows else 0, column, NR, p.K, 0, lo, hi,
-            )  # fmt: skip
-            m += height
-
-    @inline
-    def add_product(p, n_rows, height, x_rows, run, panel, y_rows, u_rows):
-        """Set partial sums to a product, plus other partial sums if given."""
-        multiply(
-            p, n_rows, height, x_rows, run, 1, panel, y_rows, 0, u_rows, 0, p.lowest, p.highest
-        )
+    def load(p, scratch, row_block):
+        """Fill the tables and S for a block of pixels; return half of their number."""
+        pixels = p.OD * p.OH * p.OW
+        m0 = row_block % p.row_blocks * p.rows_per_task
+        n_pixels = min(p.rows_per_task, pixels - m0)
+        n = (n_pixels + 1) // 2
+        upper = row_block // p.row_blocks * pixels + m0
+        fill_tables(p, scratch, X1, upper, n, MR)
+        fill_tables(p, scratch, X2, upper + n_pixels - n, n, MR)
+        if n_pixels % 2:  # the middle pixel once more
+            integers(table(p, scratch, Y2))[0] = scratch + p.dump
+        add_halves(p, scratch, n)
+        fill(table(p, scratch, S), scratch + p.sums, p.sum_row, n, MR)
+        for i in range(3):
+            rows = scratch + p.partial + i * p.partial_nbytes
+            fill(table(p, scratch, U + i), rows, 4 * NR, n, MR)
+        return n
 
     def kernel(p, scratch, begin, end):
-        table = p.table_nbytes
-        x1, y1 = scratch, scratch + table
-        x2, y2 = scratch + 2 * table, scratch + 3 * table
-        r1, r2 = (scratch + 4 * table, scratch + 5 * table) if p.r else (0, 0)
-        s, u = scratch + 6 * table, scratch + 7 * table
-        v, w = u + table, u + 2 * table
-        U = scratch + p.partial
-        V, W = U + p.partial_nbytes, U + 2 * p.partial_nbytes
-        A1, A2 = p.runs, p.runs + 8
-        S1, S2, S3, S4 = p.runs + 16, p.runs + 24, p.runs + 32, p.runs + 40
+        n = 0
         for task in range(begin, end):
-            panel_block, row_block = task % p.panel_blocks, task // p.panel_blocks
-            pixels = p.OD * p.OH * p.OW
-            m0 = row_block % p.row_blocks * p.rows_per_task
-            n_pixels = min(p.rows_per_task, pixels - m0)
-            n = (n_pixels + 1) // 2
+            panel_block = task % p.panel_blocks
             if panel_block == 0 or task == begin:
-                pixel = row_block // p.row_blocks * pixels + m0
-                fill_tables(p, x1, y1, r1, pixel, n, MR)
-                fill_tables(p, x2, y2, r2, pixel + n_pixels - n, n, MR)
-                if n_pixels % 2:  # the middle pixel once more
-                    integers(y2)[0] = scratch + p.dump
-                add_halves(p, x1, x2, n, scratch + p.sums)
-                fill(s, scratch + p.sums, p.sum_row, n, MR)
-                fill(u, U, ROW_NBYTES, n, MR)
-                fill(v, V, ROW_NBYTES, n, MR)
-                fill(w, W, ROW_NBYTES, n, MR)
+                n = load(p, scratch, task // p.panel_blocks)
             first = panel_block * p.panels_per_task
             last = min(first + p.panels_per_task, p.n_panels)
             for panel in range(first, last):
-                size, left = p.panel_nbytes, 4 * panel * NR
-                right, B = left + p.right, p.panels + panel * p.pair_nbytes
-                add_product(p, n, p.height, x1, A1, B, u, 0)  # U = P1
-                multiply(p, n, p.height, x1, A2, 1, B + size, y1, r1, u, left, p.lo, p.hi)
-                add_product(p, n, MR, s, S2, B + 2 * size, u, u)  # U = P1 + P6
-                add_product(p, n, MR, s, S3, B + 3 * size, v, u)  # V = U + P7
-                multiply(p, n, p.height, x2, A2, 1, B + 4 * size, y2, r2, v, left, p.lo, p.hi)
-                add_product(p, n, MR, s, S1, B + 5 * size, w, 0)  # W = P5
-                add_row(floats(U), floats(W), n * NR)
-                add_row(floats(V), floats(W), n * NR)
-                multiply(p, n, MR, s, S1, 0, B, y2, r2, v, right, p.lo, p.hi)
-                multiply(p, n, MR, s, S4, 1, B + 6 * size, y1, r1, u, right, p.lo, p.hi)
+                multiply_halves(p, scratch, n, panel)
             if p.activate:
-                for y_rows in (y1, y2):
-                    for column in (4 * first * NR, 4 * first * NR + p.right):
-                        activate_columns(p, y_rows, n, column, (last - first) * NR)
+                for column in (4 * first * NR, 4 * first * NR + p.right):
+                    for rows in (Y1, Y2):
+                        activate_columns(p, scratch, rows, n, column, (last - first) * NR)
 
     return kernel
 
 
+def _products(isa: Isa):
+    """Return ``multiply_halves(p, scratch, n, panel)``: all rows of a pair of panels."""
+    NR, MR, UNITS = isa.tile_columns, isa.heights[0], isa.tile_columns // isa.unit
+    tile = tile_call(isa, narrowest=UNITS)
+
+    @inline
+    def add(p, n, height, x_rows, run, panel, u_rows, y_rows):
+        """Set partial sums to a product, plus other partial sums if given."""
+        m = 0
+        while m < n:  # a range whose step may be 0 could raise
+            tile(
+                min(n - m, height), UNITS, x_rows + 8 * m, run, 1, p.K, panel, y_rows + 8 * m,
+                0, u_rows + 8 * m if u_rows else 0, 0, NR, p.K, 0, p.lowest, p.highest,
+            )  # fmt: skip
+            m += height
+
+    @inline
+    def finish(p, n, height, x_rows, run, n_runs, panel, u_rows, y_rows, r_rows, column):
+        """Set columns of y to a product, if it has a run, plus partial sums and residual."""
+        m = 0
+        while m < n:
+            tile(
+                min(n - m, height), UNITS, x_rows + 8 * m, run, n_runs, p.K, panel,
+                y_rows + 8 * m, r_rows + 8 * m if p.r else 0, u_rows + 8 * m, column, NR, p.K,
+                0, p.lo, p.hi,
+            )  # fmt: skip
+            m += height
+
+    @inline
+    def multiply_halves(p, scratch, n, panel):
+        x1, y1, r1 = table(p, scratch, X1), table(p, scratch, Y1), table(p, scratch, R1)
+        x2, y2, r2 = table(p, scratch, X2), table(p, scratch, Y2), table(p, scratch, R2)
+        s, u = table(p, scratch, S), table(p, scratch, U)
+        v, w = table(p, scratch, V), table(p, scratch, W)
+        A1, A2 = p.runs, p.runs + 8
+        S1, S2, S3, S4 = p.runs + 16, p.runs + 24, p.runs + 32, p.runs + 40
+        B, size = p.panels + panel * p.pair_nbytes, p.panel_nbytes
+        left = 4 * panel * NR
+        right = left + p.right
+        add(p, n, p.height, x1, A1, B, 0, u)  # u = P1
+        finish(p, n, p.height, x1, A2, 1, B + size, u, y1, r1, left)
+        add(p, n, MR, s, S2, B + 2 * size, u, u)  # u = P1 + P6
+        add(p, n, MR, s, S3, B + 3 * size, u, v)  # v = P1 + P6 + P7
+        finish(p, n, p.height, x2, A2, 1, B + 4 * size, v, y2, r2, left)
+        add(p, n, MR, s, S1, B + 5 * size, 0, w)  # w = P5
+        sums = scratch + p.partial
+        p5 = floats(sums + 2 * p.partial_nbytes)
+        add_row(floats(sums), p5, n * NR)
+        add_row(floats(sums + p.partial_nbytes), p5, n * NR)
+        finish(p, n, MR, s, S1, 0, B, v, y2, r2, right)
+        finish(p, n, MR, s, S4, 1, B + 6 * size, u, y1, r1, right)
+
+    return multiply_halves
+
+
 @inline
-def fill_tables(p, x_rows, y_rows, r_rows, pixel, n_rows, n_repeats):
-    """Write the addresses of output pixels in x, y and r, then repeat the last ones."""
-    OD, OH, OW = p.OD, p.OH, p.OW
-    fill_rows(x_rows, pixel, n_rows, OD, OH, OW, p.x, p.x_n, p.x_d, p.x_h, p.x_w, n_repeats)
-    fill_rows(y_rows, pixel, n_rows, OD, OH, OW, p.y, p.y_n, p.y_d, p.y_h, p.y_w, n_repeats)
-    if p.r:
-        fill_rows(r_rows, pixel, n_rows, OD, OH, OW, p.r, p.r_n, p.r_d, p.r_h, p.r_w, n_repeats)
+def table(p, scratch, number):
+    return scratch + number * p.table_nbytes
+
+
+@inline
+def fill_tables(p, scratch, first, pixel, n_rows, n_repeats):
+    """Write three tables: the addresses of output pixels in x, y and r, the last repeated."""
+    OD, OH, OW, x = p.OD, p.OH, p.OW, table(p, scratch, first)
+    y, r = x + p.table_nbytes, x + 2 * p.table_nbytes
+    fill_rows(x, pixel, n_rows, OD, OH, OW, p.x, p.x_n, p.x_d, p.x_h, p.x_w, n_repeats)
+    fill_rows(y, pixel, n_rows, OD, OH, OW, p.y, p.y_n, p.y_d, p.y_h, p.y_w, n_repeats)
+    fill_rows(r, pixel, n_rows, OD, OH, OW, p.r, p.r_n, p.r_d, p.r_h, p.r_w, n_repeats)
 
 
 @inline
@@ -128,13 +156,13 @@ def fill(table, address, step, n_rows, n_repeats):
 
 
 @inline
-def add_halves(p, x1, x2, n_rows, sums):
-    """Write S1 .. S4 of the pixel pairs whose addresses stand in two tables."""
-    upper, lower = integers(x1), integers(x2)
-    for m in range(n_rows):
+def add_halves(p, scratch, n):
+    """Write S1 .. S4 of `n` pairs of pixels."""
+    upper, lower = integers(table(p, scratch, X1)), integers(table(p, scratch, X2))
+    for m in range(n):
         a11, a12 = floats(upper[m]), floats(upper[m] + 4 * p.K)
         a21, a22 = floats(lower[m]), floats(lower[m] + 4 * p.K)
-        s1 = sums + m * p.sum_row
+        s1 = scratch + p.sums + m * p.sum_row
         s2 = s1 + p.sum_block
         set_sum(a21, a22, floats(s1), p.K)
         set_difference(floats(s1), a11, floats(s2), p.K)
@@ -161,9 +189,9 @@ def add_row(y, a, n):
 
 
 @inline
-def activate_columns(p, y_rows, n_rows, offset, n_columns):
-    """Apply the epilogue's row function to some columns of every row, in place."""
-    rows = integers(y_rows)
+def activate_columns(p, scratch, number, n_rows, offset, n_columns):
+    """Apply the epilogue's row function to some columns of a table's rows, in place."""
+    rows = integers(table(p, scratch, number))
     for m in range(n_rows):
         address = rows[m] + offset
         call_kernel(p.activate, p.activate_args, address, address, n_columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,25 +24,23 @@ if TYPE_CHECKING:
 N_PRODUCTS = 7
 N_SUMS = 4  # S1 .. S4
 N_PARTIAL = 3  # sums of products that are kept
-N_TABLES = 10  # rows of x, y and r in both halves, of S, of partial sums
-# Filters take 7/4 of the space: they must serve enough rows.
-MIN_PIXELS = 128
+N_TABLES = 10  # as the kernel numbers them
+MIN_PIXELS = 128  # of an image: with fewer, 7/4 of the filters take longer to arrive
 # x and S of a task: half of a 1 MiB L2, the rest for the panels that stream through.
 ROWS_NBYTES = 448 << 10
 MIN_TASKS = 8  # enough for several threads to end together
-MIN_PANELS = 2  # of a task: each adds its rows' halves anew
+MIN_PANELS = 2  # pairs of a task: each task adds its pixels anew
 PACK_NBYTES = 1 << 18  # of filters at a time: their sums stay in L2
 
 
 def pays_in_halves(y: Buffer, C: int, isa: Isa) -> bool:
-    """Tell whether seven products of half the size are faster than one."""
-    *space, OC = y.dims[1:]
-    is_long = product(tuple(space)) >= MIN_PIXELS
-    return is_long and C % 2 == 0 and _n_panels(OC, isa) > 0
+    """Tell whether the product of C channels that gives `y` is one of halves, and faster so."""
+    _, *space, OC = y.dims
+    return product(tuple(space)) >= MIN_PIXELS and C % 2 == 0 and _n_panels(OC, isa) > 0
 
 
 def _n_panels(OC: int, isa: Isa) -> int:
-    """Return the pairs of column panels; columns beyond them are summed directly."""
+    """Return the pairs of column panels; the columns beyond them are multiplied whole."""
     return OC // (2 * isa.tile_columns)
 
 
@@ -61,50 +59,41 @@ def lower_strassen(
 
     Parameters
     ----------
-    filters : float32[*K, C, OC], of one tap
+    filters : float32[*1, C, OC]
     """
     isa = lowering.isa
     *_, C, OC = filters.shape
-    matrix, K, n_panels = filters.reshape(-1, OC), C // 2, _n_panels(OC, isa)
+    matrix = filters.reshape(C, OC)
+    done = 2 * _n_panels(OC, isa) * isa.tile_columns
+    strides = output_strides(x, window)
     batch, OD, OH, OW, _ = y.dims
-    pixels, half = OD * OH * OW, n_panels * isa.tile_columns
-    blocks = task_blocks(pixels, n_panels, C, isa)
-    n, sum_row = -(-blocks["rows_per_task"] // 2), spread(FLOAT_NBYTES * K)
-    table_nbytes = 8 * (n + isa.heights[0])
-    partial, partial_nbytes = whole_lines(N_TABLES * table_nbytes), FLOAT_NBYTES * n * isa.tile_columns
-    sums, sum_block = partial + N_PARTIAL * partial_nbytes, n * sum_row
-    dump = whole_lines(sums + N_SUMS * sum_block)
-    lowering.scratch(dump + 2 * half * FLOAT_NBYTES)
-    x_strides, panel_nbytes = output_strides(x, window), FLOAT_NBYTES * panel_floats(K, isa)
-    optional = {}
+    pixels = OD * OH * OW
+    blocks = task_blocks(pixels, _n_panels(OC, isa), C, isa)
+    panel_nbytes = FLOAT_NBYTES * panel_floats(C // 2, isa)
+    optional: dict[str, Any] = {}
     if residual is not None:
         optional = {"r": residual.address, **stride_fields("r", residual.strides)}
-    lowering.flops = 2 * batch * pixels * C * 2 * half
+    lowering.flops = 2 * batch * pixels * C * done
     lowering.call(
         "f32_strassen",
         batch * blocks["row_blocks"] * blocks["panel_blocks"],
         x=x.address, y=y.address,
         panels=lowering.constant(owner, "halves", lambda: pack_halves(matrix, bias, isa)),
         pair_nbytes=N_PRODUCTS * panel_nbytes, panel_nbytes=panel_nbytes,
-        runs=lowering.table((0, FLOAT_NBYTES * K, *(i * sum_block for i in range(N_SUMS)))),
-        K=K, OD=OD, OH=OH, OW=OW,
-        **stride_fields("x", x_strides), **stride_fields("y", y.strides),
-        n_panels=n_panels, right=FLOAT_NBYTES * half,
-        height=tile_height(x_strides[3], isa.heights), **blocks,
-        table_nbytes=table_nbytes, partial=partial, partial_nbytes=partial_nbytes,
-        sums=sums, sum_row=sum_row, sum_block=sum_block, dump=dump,
+        K=C // 2, OD=OD, OH=OH, OW=OW,
+        **stride_fields("x", strides), **stride_fields("y", y.strides),
+        n_panels=_n_panels(OC, isa), right=FLOAT_NBYTES * done // 2,
+        height=tile_height(strides[3], isa.heights), **blocks,
+        **_scratch(lowering, blocks["rows_per_task"], C, done),
         activate=epilogue.activate, activate_args=epilogue.activate_args,
         lowest=-INFINITY, highest=INFINITY, **epilogue.bounds, **optional,
     )  # fmt: skip
-    rest = OC - 2 * half
-    if rest:
-        panels = lowering.constant(
-            owner, "rest", lambda: _pack_last(matrix, bias, 2 * half, isa)
-        )
+    if done < OC:
+        rest = lowering.constant(owner, "rest", lambda: _pack_from(done, matrix, bias, isa))
+        y, *last = (b.slice(-1, done, OC - done) for b in (y, residual) if b is not None)
         lower_matrix(
-            lowering, x.address, x_strides, y.slice(-1, 2 * half, rest), Runs((0,), C),
-            Matrix(panels, C, rest), epilogue,
-            None if residual is None else residual.slice(-1, 2 * half, rest),
+            lowering, x.address, strides, y, Runs((0,), C), Matrix(rest, C, OC - done),
+            epilogue, next(iter(last), None),
         )  # fmt: skip
 
 
@@ -114,11 +103,10 @@ def task_blocks(pixels: int, n_panels: int, C: int, isa: Isa) -> dict[str, int]:
     The blocks of pixels decide which ones are added to each other, and so the rounding: they
     must not depend on the batch. Neighbouring tasks share their pixels.
     """
-    row_nbytes = FLOAT_NBYTES * (C + N_SUMS * C // 4)
-    fitting = max(ROWS_NBYTES // row_nbytes, 2 * isa.heights[0])
-    row_blocks = -(-pixels // fitting)
+    pixel_nbytes = FLOAT_NBYTES * (C + N_SUMS * C // 4)
+    row_blocks = -(-pixels // max(ROWS_NBYTES // pixel_nbytes, 2 * isa.heights[0]))
     row_blocks += row_blocks % 2  # two threads end together
-    rows = -(-pixels // (2 * row_blocks)) * 2
+    rows = 2 * -(-pixels // (2 * row_blocks))
     row_blocks = -(-pixels // rows)
     panels = max(n_panels * row_blocks // MIN_TASKS, MIN_PANELS)
     return {
@@ -129,8 +117,37 @@ def task_blocks(pixels: int, n_panels: int, C: int, isa: Isa) -> dict[str, int]:
     }
 
 
+def _scratch(lowering: Lowering, rows: int, C: int, columns: int) -> dict[str, int]:
+    """Ask for a task's scratch memory; return where everything stands in it."""
+    isa, n = lowering.isa, rows // 2
+    table_nbytes = 8 * (n + isa.heights[0])
+    partial = whole_lines(N_TABLES * table_nbytes)
+    partial_nbytes = FLOAT_NBYTES * n * isa.tile_columns
+    sums, sum_row = partial + N_PARTIAL * partial_nbytes, spread(FLOAT_NBYTES * C // 2)
+    sum_block = n * sum_row
+    dump = sums + N_SUMS * sum_block
+    lowering.scratch(dump + FLOAT_NBYTES * columns)
+    halves = (0, FLOAT_NBYTES * C // 2)
+    return {
+        "runs": lowering.table((*halves, *(i * sum_block for i in range(N_SUMS)))),
+        "table_nbytes": table_nbytes,
+        "partial": partial,
+        "partial_nbytes": partial_nbytes,
+        "sums": sums,
+        "sum_row": sum_row,
+        "sum_block": sum_block,
+        "dump": dump,
+    }
+
+
 def pack_halves(w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
-    """Pack the seven right factors of each pair of panels, rounded once.
+    """Pack the right factors of the seven products for each pair of panels.
+
+    Parameters
+    ----------
+    w : float32[C, OC]
+        It is taken piece by piece.
+    b : float32[OC] or None
 
     Returns
     -------
@@ -149,37 +166,38 @@ def pack_halves(w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
     step = max(PACK_NBYTES // (FLOAT_NBYTES * OC), 1)
     for k in range(0, K, step):
         end = min(k + step, K)
-        halves = (w[k:end], w[K + k : K + end])
-        factors = _factors(*(h[:, : 2 * n_panels * NR].astype(np.float64) for h in halves))
-        panels[:, :, 1 + k : 1 + end] = np.moveaxis(
-            np.reshape(factors, (N_PRODUCTS, end - k, n_panels, NR)), 2, 0
-        )
+        halves = (w[first + k : first + end][:, : 2 * n_panels * NR] for first in (0, K))
+        rows = np.reshape(right_factors(*halves), (N_PRODUCTS, end - k, n_panels, NR))
+        panels[:, :, 1 + k : 1 + end] = np.moveaxis(rows, 2, 0)
     return packed
 
 
 @np.errstate(all="ignore")
-def _factors(upper: np.ndarray, lower: np.ndarray) -> list[np.ndarray]:
-    """Return the seven right factors of rows of both halves of the channels."""
-    (B11, B12), (B21, B22) = (np.split(rows, 2, axis=1) for rows in (upper, lower))
+def right_factors(upper: np.ndarray, lower: np.ndarray) -> list[np.ndarray]:
+    """Return B11 B21 T2 T3 T4 T1 B22 of rows of both halves, in float64."""
+    (B11, B12), (B21, B22) = (
+        np.split(rows.astype(np.float64), 2, axis=1) for rows in (upper, lower)
+    )
     T1 = B12 - B11
     T2 = B22 - T1
     return [B11, B21, T2, B22 - B12, B21 - T2, T1, B22]
 
 
 @dataclass(frozen=True)
-class _LastColumns:
+class _ColumnsFrom:
     """The columns of a matrix from one on."""
 
-    matrix: Weight
     first: int
+    matrix: Weight
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.matrix.shape[0], self.matrix.shape[1] - self.first
+        K, N = self.matrix.shape
+        return K, N - self.first
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         return self.matrix[rows][:, self.first :]
 
 
-def _pack_last(w: Weight, b: Array | None, first: int, isa: Isa) -> np.ndarray:
-    return pack_panels(_LastColumns(w, first), None if b is None else b[first:], isa)
+def _pack_from(first: int, w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
+    return pack_panels(_ColumnsFrom(first, w), None if b is None else b[first:], isa)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnnkern.codegen.isa import Isa, available
-from cnnkern.graph import Array, Graph
+from cnnkern.graph import Graph
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.depthwise import DepthwiseConv
@@ -16,7 +16,7 @@ from cnnkern.ops.pairs import ConvDepthwise
 from cnnkern.ops.window import RowWindow
 from cnnkern.passes import optimise, pair_with_depthwise
 from cnnkern.plan import Constants, bands, make_plan
-from support import evaluate, graph_of, run_kernels
+from support import evaluate, graph_of, integers, run_kernels
 
 WINDOWS = (
     ((3, 3), (1, 1), (1, 1)),
@@ -36,10 +36,6 @@ def _narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bands, "MAX_SHARE_ANEW", 99)
     monkeypatch.setattr(bands, "MIN_UNEVEN_TILES", 1)
     monkeypatch.setattr(bands, "BAND_NBYTES", 6000)
-
-
-def integers(rng: np.random.Generator, *shape: int) -> Array:
-    return rng.integers(-3, 4, shape).astype(np.float32)
 
 
 def pair(

@@ -7,19 +7,15 @@ import pytest
 
 from cnnkern.codegen.isa import Isa, available
 from cnnkern.errors import ShapeError
-from cnnkern.graph import Array, Graph, Op
+from cnnkern.graph import Graph, Op
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.merge import Add, Multiply
 from cnnkern.ops.pairs import GatedConv
 from cnnkern.passes import gate_convolutions, optimise
-from support import evaluate, graph_of, run_kernels
+from support import evaluate, graph_of, integers, run_kernels
 
 SIZES = ((1, 5, 7, 20, 9), (3, 14, 14, 48, 70), (2, 7, 7, 512, 16))  # N, H, W, C, OC
-
-
-def integers(rng: np.random.Generator, *shape: int) -> Array:
-    return rng.integers(-3, 4, shape).astype(np.float32)
 
 
 def block(C: int, OC: int, rng: np.random.Generator, **options: object) -> Graph:

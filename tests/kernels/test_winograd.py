@@ -13,7 +13,7 @@ from cnnkern.graph import Array, Graph
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import WINOGRAD_MIN_TILES, Conv
 from cnnkern.ops.merge import Add
-from cnnkern.passes import WINOGRAD_MIN_CHANNELS, allow_winograd, optimise
+from cnnkern.passes import WINOGRAD_MIN_CHANNELS, allow_transforms, optimise
 from cnnkern.plan import Constants, make_plan
 from cnnkern.plan.winograd import transform_filters
 from support import graph_of, run_kernels
@@ -144,5 +144,5 @@ def test_other_convolutions_stay_direct(
     filters = np.zeros((3, 3, channels, 32), np.float32)
     graph = graph_of({"x": (None, size, size, channels)},
                      [("y", Conv(filters, padding="same", **options), ("x",))])  # type: ignore[arg-type]  # fmt: skip
-    plan = make_plan(allow_winograd(graph), {"x": (1, size, size, channels)}, Constants())
+    plan = make_plan(allow_transforms(graph), {"x": (1, size, size, channels)}, Constants())
     assert {step.kernel for step in plan.steps} <= {"f32_conv", "f32_halo"}
