@@ -36,6 +36,7 @@ from .vector import F32, I64, VOID
 LINE = 64  # bytes of a cache line
 # Filters stream from far caches, and the processor's own prefetch ends with every page.
 FILTERS_AHEAD_NBYTES = 4096
+LONG_SUM = 64  # products: the output arrives while so many are added
 
 # Arguments of a tile function, in order.
 TILE_ARGUMENTS = (
@@ -129,11 +130,18 @@ class _Tile:
         self.builder.ret_void()
 
     def _prefetch(self, named):
-        """Let the residual arrive from far caches while the sums are taken."""
-        with self.builder.if_then(self._is_given(named["r_rows"])):
-            for row in self._rows(named, "r_rows"):
-                for nbytes in range(0, 4 * self.width, LINE):
-                    self.simd.prefetch(self.simd.offset(row, nbytes))
+        """Let output and residual arrive from far caches while the sums are taken."""
+        b = self.builder
+        products = b.mul(named["n_runs"], named["run_len"])
+        with b.if_then(b.icmp_signed(">=", products, ir.Constant(I64, LONG_SUM))):
+            self._prefetch_rows(named, "y_rows", for_write=True)
+        with b.if_then(self._is_given(named["r_rows"])):
+            self._prefetch_rows(named, "r_rows")
+
+    def _prefetch_rows(self, named, table, for_write=False):
+        for row in self._rows(named, table):
+            for nbytes in range(0, 4 * self.width, LINE):
+                self.simd.prefetch(self.simd.offset(row, nbytes), for_write)
 
     def _is_given(self, address):
         return self.builder.icmp_signed("!=", address, ir.Constant(I64, 0))
