@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Smaller images between the two stay in the L2 caches of the cores.
 MIN_IMAGE_FLOATS = (512 << 10) // FLOAT_NBYTES
-# With more products per pixel and channel the image costs little beside them.
-MAX_K = 128
+# With more products per pixel and channel the image costs little beside them, and halves pay.
+MAX_K = 96
 BAND_NBYTES = 384 << 10  # of a 1 MiB L2, beside filters and the rows that go in and out
 # Of a step: each computes the rows anew that it shares with the one above.
 MAX_CLAIMS = 4

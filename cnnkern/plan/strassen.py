@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,15 +28,17 @@ N_TABLES = 10  # as the kernel numbers them
 MIN_PIXELS = 128  # of an image: with fewer, 7/4 of the filters take longer to arrive
 # x and S of a task: half of a 1 MiB L2, the rest for the panels that stream through.
 ROWS_NBYTES = 448 << 10
-MIN_TASKS = 8  # enough for several threads to end together
-MIN_PANELS = 2  # pairs of a task: each task adds its pixels anew
+MIN_TASKS = 16  # enough for several threads to end together
+# Of a block of pixels, unless there are more threads: each claim adds its pixels anew.
+MAX_CLAIMS = 2
 PACK_NBYTES = 1 << 18  # of filters at a time: their sums stay in L2
 
 
 def pays_in_halves(y: Buffer, C: int, isa: Isa) -> bool:
     """Tell whether the product of C channels that gives `y` is one of halves, and faster so."""
-    _, *space, OC = y.dims
-    return product(tuple(space)) >= MIN_PIXELS and C % 2 == 0 and _n_panels(OC, isa) > 0
+    batch, *space, OC = y.dims
+    is_large = batch > 0 and product(tuple(space)) >= MIN_PIXELS
+    return is_large and C % 2 == 0 and _n_panels(OC, isa) > 0
 
 
 def _n_panels(OC: int, isa: Isa) -> int:
@@ -88,6 +90,8 @@ def lower_strassen(
         activate=epilogue.activate, activate_args=epilogue.activate_args,
         lowest=-INFINITY, highest=INFINITY, **epilogue.bounds, **optional,
     )  # fmt: skip
+    max_claims = MAX_CLAIMS * batch * blocks["row_blocks"]
+    lowering.steps[-1] = replace(lowering.steps[-1], max_claims=max_claims)
     if done < OC:
         rest = lowering.constant(owner, "rest", lambda: _pack_from(done, matrix, bias, isa))
         y, *last = (b.slice(-1, done, OC - done) for b in (y, residual) if b is not None)
@@ -108,7 +112,7 @@ def task_blocks(pixels: int, n_panels: int, C: int, isa: Isa) -> dict[str, int]:
     row_blocks += row_blocks % 2  # two threads end together
     rows = 2 * -(-pixels // (2 * row_blocks))
     row_blocks = -(-pixels // rows)
-    panels = max(n_panels * row_blocks // MIN_TASKS, MIN_PANELS)
+    panels = max(n_panels * row_blocks // MIN_TASKS, 1)
     return {
         "rows_per_task": rows,
         "row_blocks": row_blocks,

@@ -196,6 +196,11 @@ def test_in_front_of_a_depthwise_convolution() -> None:
         np.testing.assert_array_equal(y, evaluate(graph, x)[0])
 
 
+def test_an_empty_batch_is_empty() -> None:
+    graph = alone(Conv(ONES[0]), 16, 16, 128)
+    assert run_kernels(graph, np.zeros((0, 16, 16, 128), np.float32))[0].shape[0] == 0
+
+
 def test_sizes_share_an_op() -> None:
     """Whole and halved filters are different constants."""
     rng = np.random.default_rng(8)
