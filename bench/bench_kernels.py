@@ -2,13 +2,14 @@
 
     python bench/bench_kernels.py [--isa avx2] [--rounds 15] [--threads 1 2] [--assert]
 
-A Winograd convolution counts the operations of the direct sum that it saves. The bound of a
-depthwise one is the smaller of the FMA peak and of what a copy of its input takes.
+Winograd's and Strassen's algorithms count the operations of the direct sum that they save. The
+bound of a depthwise convolution is the smaller of the FMA peak and of what a copy of its input
+takes.
 
 A shape is checked against a float64 convolution before it is timed. Peak and kernels are
 timed in turn, round by round, and the medians are compared. With `--assert` every way to do
-a 3x3 convolution of stride 1 is timed, too; the command fails where the plan's choice is more
-than 5 % slower than the best.
+what may be transformed is timed, too; the command fails where the plan's choice is more than
+5 % slower than the best.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from cnnkern.ops.window import WINOGRAD_TILES
 from cnnkern.plan import Constants, make_plan
 
 PEAK_ROUNDS = 400_000  # about 1 ms
+TRANSFORMED = ("winograd", "strassen")
 MAX_LOSS = 1.05  # time of the chosen way / time of the best one
 COLUMNS = ("convolution", "where", "threads", "GFLOP/s", "peak", "% of peak", "bound",
            "% of bound", "x 1", "chosen / best")  # fmt: skip
@@ -54,7 +56,7 @@ Run = tuple[Callable[[], None], int]  # what to time, and its floating-point ope
 class Shape:
     """A row of shapes.csv: a SAME convolution of one image."""
 
-    kind: str  # direct, winograd or depthwise
+    kind: str  # direct, winograd, strassen or depthwise
     H: int
     W: int
     C: int
@@ -85,7 +87,7 @@ class Shape:
         if self.kind == "depthwise":
             conv = DepthwiseConv(filters[:, :, :1].swapaxes(2, 3), bias, **options)
         else:
-            conv = Conv(filters, bias, may_transform=self.kind == "winograd", **options)
+            conv = Conv(filters, bias, may_transform=self.kind in TRANSFORMED, **options)
         image = Input((1, self.H, self.W, self.C))
         return Graph((Node("x", image), Node("y", conv, ("x",))), ("x",), ("y",))
 
@@ -129,7 +131,7 @@ def checked_run(graph: Graph, isa: Isa, n_threads: int, rng: np.random.Generator
 
 @dataclass(frozen=True, eq=False)
 class ForcedConv(Conv):
-    """A convolution in Winograd tiles of one size, or in direct sums (0)."""
+    """A convolution in Winograd tiles of one size, or without any (0)."""
 
     tile: int = 0
 
@@ -137,14 +139,15 @@ class ForcedConv(Conv):
         return self.tile
 
 
-def forced(graph: Graph, tile: int) -> Graph:
+def forced(graph: Graph, tile: int, may_transform: bool) -> Graph:
     """Return the graph with its convolution done one way."""
     x, node = graph.nodes
     conv = node.op
     assert isinstance(conv, Conv)
     op = ForcedConv(
-        conv.filter, conv.bias, conv.strides, conv.padding, may_transform=tile > 0, tile=tile
-    )
+        conv.filter, conv.bias, conv.strides, conv.padding,
+        may_transform=may_transform, tile=tile,
+    )  # fmt: skip
     return replace(graph, nodes=(x, replace(node, op=op)))
 
 
@@ -187,19 +190,24 @@ def measure(runs: list[Run], rounds: int) -> list[float]:
     return [flops / t / 1e9 for (_, flops), t in zip(runs, medians, strict=True)]
 
 
-def winograd_ways(
+def all_ways(
     shape: Shape, graph: Graph, isa: Isa, n_threads: int, rng: np.random.Generator
 ) -> tuple[list[Run], int]:
     """Return every way to do a convolution, and the plan's choice among them."""
-    tiles = (0, *WINOGRAD_TILES)
     conv = graph["y"].op
     assert isinstance(conv, Conv)
-    runs = [checked_run(forced(graph, tile), isa, n_threads, rng) for tile in tiles]
-    return runs, tiles.index(conv.winograd_tile((shape.H, shape.W)))
+    tiles = WINOGRAD_TILES if shape.kind == "winograd" else (0,)
+    ways = [forced(graph, 0, may_transform=False)]
+    ways += [forced(graph, tile, may_transform=True) for tile in tiles]
+    runs = [checked_run(way, isa, n_threads, rng) for way in ways]
+    if shape.kind == "winograd":
+        return runs, (0, *tiles).index(conv.winograd_tile((shape.H, shape.W)))
+    plan = make_plan(graph, {"x": graph["x"].op.shape}, Constants(), isa=isa)  # type: ignore[attr-defined]
+    return runs, int(plan.steps[0].kernel == "f32_strassen")
 
 
 def compare(
-    shape: Shape, isa: Isa, threads: list[int], rounds: int, all_ways: bool,
+    shape: Shape, isa: Isa, threads: list[int], rounds: int, must_be_best: bool,
     rng: np.random.Generator,
 ) -> Result:  # fmt: skip
     """Measure a shape on each number of threads, and what it is compared with."""
@@ -211,8 +219,8 @@ def compare(
     others, chosen = [], 0
     if shape.kind == "depthwise":
         others = [copy_run(graph, runs[-1][1])]
-    elif shape.kind == "winograd" and all_ways:
-        others, chosen = winograd_ways(shape, graph, isa, threads[-1], rng)
+    elif shape.kind in TRANSFORMED and must_be_best:
+        others, chosen = all_ways(shape, graph, isa, threads[-1], rng)
     peak, *measured = measure(runs + others, rounds)
     rates = dict(zip(threads, measured, strict=False))
     rest = measured[len(threads) :]

@@ -27,9 +27,7 @@ Linear = Conv | ConvTranspose | Dense | DepthwiseConv
 
 
 # With fewer channels the transforms cost more than the products that they save.
-WINOGRAD_MIN_CHANNELS = 32
-# With fewer the additions cost as much as the eighth of the products that they save.
-STRASSEN_MIN_CHANNELS, STRASSEN_MIN_PRODUCTS = 64, 128 * 128
+WINOGRAD_MIN_CHANNELS, STRASSEN_MIN_CHANNELS = 32, 128
 
 PRECISIONS = ("fast", "strict")
 
@@ -193,21 +191,18 @@ def allow_transforms(graph: Graph) -> Graph:
 
     def allowed(op: Op) -> Op:
         if isinstance(op, Dense):
-            return replace(op, may_transform=_can_halve(*op.weight.shape))
+            has_channels = min(op.weight.shape) >= STRASSEN_MIN_CHANNELS
+            return replace(op, may_transform=has_channels)
         if not isinstance(op, Conv) or op.groups > 1:
             return op
-        C, OC = op.in_channels, op.out_channels
+        channels = min(op.in_channels, op.out_channels)
         if op.is_pointwise:
-            return replace(op, may_transform=_can_halve(C, OC))
+            return replace(op, may_transform=channels >= STRASSEN_MIN_CHANNELS)
         is_plain = op.sizes == (3, 3) and op.strides == op.dilation_rate == (1, 1)
-        return replace(op, may_transform=is_plain and min(C, OC) >= WINOGRAD_MIN_CHANNELS)
+        return replace(op, may_transform=is_plain and channels >= WINOGRAD_MIN_CHANNELS)
 
     nodes = (replace(node, op=allowed(node.op)) for node in graph.nodes)
     return replace(graph, nodes=tuple(nodes))
-
-
-def _can_halve(C: int, OC: int) -> bool:
-    return min(C, OC) >= STRASSEN_MIN_CHANNELS and C * OC >= STRASSEN_MIN_PRODUCTS
 
 
 def pair_with_depthwise(graph: Graph) -> Graph:

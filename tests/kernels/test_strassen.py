@@ -16,7 +16,7 @@ from cnnkern.ops.dense import Dense
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.merge import Add
 from cnnkern.passes import STRASSEN_MIN_CHANNELS, allow_transforms, optimise
-from cnnkern.plan import Constants, make_plan
+from cnnkern.plan import Constants, bands, make_plan
 from cnnkern.plan.strassen import MIN_PIXELS, pack_halves, right_factors, task_blocks
 from support import evaluate, graph_of, integers, run_kernels
 
@@ -24,8 +24,8 @@ from support import evaluate, graph_of, integers, run_kernels
 SIZES = (
     (1, 16, 16, 128, 128),
     (2, 13, 11, 130, 200),
-    (2, 27, 29, 64, 257),
-    (1, 12, 12, 1024, 64),
+    (2, 27, 29, 128, 257),
+    (1, 12, 12, 1024, 128),
     (3, 1, MIN_PIXELS, 140, 130),
 )
 ONES = np.ones((1, 1, 1, 128, 130), np.float32)
@@ -118,7 +118,7 @@ def test_other_ranks(op: Op, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
-@pytest.mark.parametrize(("C", "OC"), [(64, 300), (256, 128), (728, 200)])
+@pytest.mark.parametrize(("C", "OC"), [(128, 300), (256, 128), (728, 200)])
 def test_close_to_float64(isa: Isa, C: int, OC: int) -> None:
     rng = np.random.default_rng(3)
     conv = Conv(filters(C, OC, rng), rng.standard_normal(OC, np.float32))
@@ -162,12 +162,11 @@ def test_a_nan_stays_in_its_image() -> None:
         (Conv(np.ones((1, 1, 128, 128), np.float32)), (MIN_PIXELS - 1, 1)),
         (Conv(np.ones((1, 1, 129, 128), np.float32)), (16, 16)),
         (Conv(np.ones((1, 1, STRASSEN_MIN_CHANNELS - 2, 512), np.float32)), (16, 16)),
-        (Conv(np.ones((1, 1, 96, 96), np.float32)), (16, 16)),
         (Conv(np.ones((1, 1, 128, 256), np.float32), groups=2), (16, 16)),
         (Conv(np.ones((1, 1, 128, 128), np.float32), padding=((1, 0), (0, 0))), (16, 16)),
         (Dense(np.ones((128, 128), np.float32)), ()),
     ],
-    ids=["few pixels", "odd", "few channels", "few products", "groups", "padded", "rows"],
+    ids=["few pixels", "odd", "few channels", "groups", "padded", "rows"],
 )
 def test_other_products_stay_whole(op: Op, space: tuple[int, ...]) -> None:
     C = op.in_channels if isinstance(op, Conv) else 128
@@ -181,16 +180,17 @@ def test_strict_precision_multiplies_whole() -> None:
     assert kernels == [["f32_strassen"], ["f32_conv"]]
 
 
-def test_in_front_of_a_depthwise_convolution() -> None:
+def test_in_front_of_a_depthwise_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the two are joined in bands, the first multiplies whole; else in halves."""
     rng = np.random.default_rng(7)
     nodes = [
-        ("c", Conv(integers(rng, 1, 1, 64, 256)), ("x",)),
+        ("c", Conv(integers(rng, 1, 1, 128, 256)), ("x",)),
         ("y", DepthwiseConv(integers(rng, 3, 3, 256, 1), padding="same"), ("c",)),
     ]
-    graph = graph_of({"x": (None, None, None, 64)}, nodes)
+    graph = graph_of({"x": (None, None, None, 128)}, nodes)
+    monkeypatch.setattr(bands, "MAX_K", 128)
     for side, kernel in ((56, "f32_bands"), (14, "f32_strassen")):
-        x = integers(rng, 1, side, side, 64)
+        x = integers(rng, 1, side, side, 128)
         assert kernel in kernels_of(optimise(graph, "fast"), x.shape)
         (y,) = run_kernels(optimise(graph, "fast"), x)
         np.testing.assert_array_equal(y, evaluate(graph, x)[0])
@@ -225,8 +225,8 @@ def test_blocks_cover_everything_once(pixels: int, n_panels: int, C: int, isa: I
 
 def test_the_pass_sets_and_clears_the_permission() -> None:
     graph = graph_of(
-        {"x": (None, 4, 4, 64)},
-        [("a", Conv(np.ones((1, 1, 64, 256), np.float32)), ("x",)),
+        {"x": (None, 4, 4, 128)},
+        [("a", Conv(np.ones((1, 1, 128, 256), np.float32)), ("x",)),
          ("b", Dense(np.ones((256, 32), np.float32)), ("a",))],
     )  # fmt: skip
     a, b = (allow_transforms(graph)[name].op for name in "ab")
