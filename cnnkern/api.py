@@ -30,7 +30,8 @@ def load(path: str | os.PathLike[str], precision: str = "fast") -> Model:
     path : str or path-like
         A file that ``model.save`` wrote (Keras 2 or 3).
     precision : "fast" or "strict"
-        "strict" sums every convolution directly; "fast" may use Winograd's algorithm.
+        "strict" sums every convolution directly; "fast" may use Winograd's and Strassen's
+        algorithms.
 
     Raises
     ------
@@ -57,7 +58,8 @@ def from_keras(
     ----------
     model : keras.Model
     precision : "fast" or "strict"
-        "strict" sums every convolution directly; "fast" may use Winograd's algorithm.
+        "strict" sums every convolution directly; "fast" may use Winograd's and Strassen's
+        algorithms.
     weights : str or path-like, optional
         A file that ``model.load_weights`` takes (``.weights.h5``, ``.weights.json`` with
         its shards beside it, ``.keras``, ``.h5``): its weights are used instead of the

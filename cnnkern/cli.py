@@ -153,7 +153,7 @@ def predict(
         float, typer.Option(min=1.0, help="Divide pixels 0..255 by this, as in training.")
     ] = 1.0,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Sum every convolution directly, without Winograd.")
+        bool, typer.Option("--strict", help="Sum every convolution directly; rounds less.")
     ] = False,
 ) -> None:
     """Predict arrays or images and print the result, or write it to a file.

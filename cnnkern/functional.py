@@ -235,7 +235,7 @@ def _model(shape: tuple[int, ...], ops: tuple[Op, ...]) -> Model:
     for op in ops:
         nodes.append(Node(f"y{len(nodes)}", op, (nodes[-1].name,)))
     graph = Graph(tuple(nodes), ("x",), (nodes[-1].name,))
-    # Winograd's filters take longer to prepare than one image takes to convolve.
+    # Transformed filters take longer to prepare than one image takes to convolve.
     return Model(graph, precision="strict")
 
 

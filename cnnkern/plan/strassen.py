@@ -94,10 +94,10 @@ def lower_strassen(
     lowering.steps[-1] = replace(lowering.steps[-1], max_claims=max_claims)
     if done < OC:
         rest = lowering.constant(owner, "rest", lambda: _pack_from(done, matrix, bias, isa))
-        y, *last = (b.slice(-1, done, OC - done) for b in (y, residual) if b is not None)
+        last = (-1, done, OC - done)
         lower_matrix(
-            lowering, x.address, strides, y, Runs((0,), C), Matrix(rest, C, OC - done),
-            epilogue, next(iter(last), None),
+            lowering, x.address, strides, y.slice(*last), Runs((0,), C),
+            Matrix(rest, C, OC - done), epilogue, residual and residual.slice(*last),
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -98,6 +98,10 @@ def normal(rng: np.random.Generator, *shape: int) -> Array:
 def convolutions(rng: np.random.Generator) -> Iterator[Case]:
     """These have tests of their own; here they stand for their class."""
     yield Case(Conv(normal(rng, 3, 3, 24, 5), normal(rng, 5)), (IMAGE,), 216)
+    filters, bias = normal(rng, 1, 1, 128, 150), normal(rng, 150)
+    halved = Conv(filters, bias, may_transform=True)
+    yield Case(halved, ((2, 13, 11, 128),), 128)
+    yield Case(replace(halved, adds_residual=True), ((2, 13, 11, 128), (2, 13, 11, 150)), 128)
     yield Case(Dense(normal(rng, 13, 7), normal(rng, 7)), (ODD,), 13)
     yield Case(DepthwiseConv(normal(rng, 3, 3, 13, 2), normal(rng, 26)), (ODD,), 9)
     yield Case(ConvTranspose(normal(rng, 3, 2, 5, 13), None, (2, 2)), (ODD,), 78)
