@@ -2,7 +2,7 @@
 
 Operation, for the `height` pixels m and the columns n of one panel:
 
-    y[m, n] = clip(b[n] + sum_k x[m, k] * w[k, n] + u[m, n] + r[m, n], lo, hi)
+    y[m, n] = clip((b[n] + sum_k x[m, k] * w[k, n] + u[m, n]) * s[n] + r[m, n], lo, hi)
 
 The K-axis is walked as `n_runs` runs of `run_len` contiguous floats (virtual im2col):
 run s of pixel m starts at ``x_rows[m] + runs[s]``. The sum is taken in that order, one
@@ -48,6 +48,7 @@ TILE_ARGUMENTS = (
     "y_rows",  # address of int64[height]: each output pixel's first float
     "r_rows",  # the same for the residual, or 0 for none
     "u_rows",  # address of int64[height]: rows of a panel's columns to add, or 0 for none
+    "scale",  # address of float32[width]: factors of the columns, or 0 for ones
     "column_offset",  # of the panel's first column in y and r, in bytes
     "n_valid",  # columns to store
     "part",  # products of a partial sum
@@ -64,12 +65,13 @@ def tile_call(isa: Isa, narrowest: int = 1):
 
     @intrinsic
     def tile(typing, n_rows, n_units, x_rows, runs, n_runs, run_len, panel,
-             y_rows, r_rows, u_rows, column_offset, n_valid, part, totals, lo, hi):  # fmt: skip
+             y_rows, r_rows, u_rows, scale, column_offset, n_valid, part, totals,
+             lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             _emit_dispatch(builder, isa, narrowest, args[0], args[1], args[2:])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 14, types.float32, types.float32), emit
+        return types.void(*[types.int64] * 15, types.float32, types.float32), emit
 
     return tile
 
@@ -124,6 +126,7 @@ class _Tile:
         sums = [self.simd.variables(bias) for _ in range(self.height)]
         self._accumulate(named, sums)
         self._add_partial_sums(named, sums)
+        self._scale(named, sums)
         self._add_residual(named, sums)
         self._clip(named, sums)
         self._store_columns(named, sums)
@@ -219,6 +222,14 @@ class _Tile:
     def _add_partial_sums(self, named, sums):
         with self.builder.if_then(self._is_given(named["u_rows"])):
             self._add_rows(sums, self.simd.words(named["u_rows"], self.height))
+
+    def _scale(self, named, sums):
+        b = self.builder
+        with b.if_then(self._is_given(named["scale"])):
+            factors = self._columns(named["scale"])
+            for row in sums:
+                for slot, factor in zip(row, factors, strict=True):
+                    b.store(b.fmul(b.load(slot), factor), slot)
 
     def _add_residual(self, named, sums):
         with self.builder.if_then(self._is_given(named["r_rows"])):

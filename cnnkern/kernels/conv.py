@@ -57,7 +57,7 @@ def f32_conv(isa: Isa):
                         min(n_rows - m, p.height), n_units,
                         x_rows + 8 * m, p.runs, p.n_runs, p.run_len,
                         panels + panel * p.panel_nbytes,
-                        y_rows + 8 * m, r_rows + 8 * m if p.r else 0, 0,
+                        y_rows + 8 * m, r_rows + 8 * m if p.r else 0, 0, 0,
                         4 * panel * NR, n_valid, p.part, totals, p.lo, p.hi,
                     )  # fmt: skip
                     m += p.height

@@ -33,7 +33,7 @@ CONV = _record(
 # A product in halves: of blocks of pixels, of channels and of columns.
 STRASSEN = _record(
     "x", "y", "r",
-    "panels", "pair_nbytes", "panel_nbytes",  # packed filters
+    "panels", "pair_nbytes", "panel_nbytes", "scales",  # packed filters, factors of columns
     "runs", "K",  # where the halves of a row and S1 .. S4 begin; channels of a half
     "OD", "OH", "OW",
     "x_n", "x_d", "x_h", "x_w",

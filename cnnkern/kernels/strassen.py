@@ -15,6 +15,8 @@ Neighbouring pixels are halved (upper, lower), so are the channels and the colum
 This is Winograd's form of Strassen's algorithm (Higham, "Accuracy and stability of numerical
 algorithms", 2002, section 23.1). The filters are packed with their sums T. Register tiles add
 to a product what it goes on from; only S1 .. S4 and the addition of P5 are loops of their own.
+Its errors are small beside the largest column of B: so that they are small beside each one, the
+columns are brought to one size by powers of two, and the results back.
 """
 
 from ..codegen.isa import Isa
@@ -90,19 +92,19 @@ def _products(isa: Isa):
         while m < n:  # a range whose step may be 0 could raise
             tile(
                 min(n - m, height), UNITS, x_rows + 8 * m, run, 1, p.K, panel, y_rows + 8 * m,
-                0, u_rows + 8 * m if u_rows else 0, 0, NR, p.K, 0, p.lowest, p.highest,
+                0, u_rows + 8 * m if u_rows else 0, 0, 0, NR, p.K, 0, p.lowest, p.highest,
             )  # fmt: skip
             m += height
 
     @inline
     def finish(p, n, height, x_rows, run, n_runs, panel, u_rows, y_rows, r_rows, column):
-        """Set columns of y to a product, if it has a run, plus partial sums and residual."""
+        """Set columns of y to a product, if it has a run, plus partial sums, and the rest."""
         m = 0
         while m < n:
             tile(
                 min(n - m, height), UNITS, x_rows + 8 * m, run, n_runs, p.K, panel,
-                y_rows + 8 * m, r_rows + 8 * m if p.r else 0, u_rows + 8 * m, column, NR, p.K,
-                0, p.lo, p.hi,
+                y_rows + 8 * m, r_rows + 8 * m if p.r else 0, u_rows + 8 * m,
+                p.scales + column, column, NR, p.K, 0, p.lo, p.hi,
             )  # fmt: skip
             m += height
 

@@ -31,6 +31,7 @@ ROWS_NBYTES = 448 << 10
 MIN_TASKS = 16  # enough for several threads to end together
 # Of a block of pixels, unless there are more threads: each claim adds its pixels anew.
 MAX_CLAIMS = 2
+MAX_EXPONENT = 40  # of a column's power of two: a bias divided by it stays finite
 PACK_NBYTES = 1 << 18  # of filters at a time: their sums stay in L2
 
 
@@ -72,6 +73,7 @@ def lower_strassen(
     pixels = OD * OH * OW
     blocks = task_blocks(pixels, _n_panels(OC, isa), C, isa)
     panel_nbytes = FLOAT_NBYTES * panel_floats(C // 2, isa)
+    panels = lowering.constant(owner, "halves", lambda: pack_halves(matrix, bias, isa))
     optional: dict[str, Any] = {}
     if residual is not None:
         optional = {"r": residual.address, **stride_fields("r", residual.strides)}
@@ -80,7 +82,7 @@ def lower_strassen(
         "f32_strassen",
         batch * blocks["row_blocks"] * blocks["panel_blocks"],
         x=x.address, y=y.address,
-        panels=lowering.constant(owner, "halves", lambda: pack_halves(matrix, bias, isa)),
+        panels=panels, scales=panels + _n_panels(OC, isa) * N_PRODUCTS * panel_nbytes,
         pair_nbytes=N_PRODUCTS * panel_nbytes, panel_nbytes=panel_nbytes,
         K=C // 2, OD=OD, OH=OH, OW=OW,
         **stride_fields("x", strides), **stride_fields("y", y.strides),
@@ -155,25 +157,43 @@ def pack_halves(w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
 
     Returns
     -------
-    float32[n_panels, 7, 1 + C/2, NR]
-        B11 B21 T2 T3 T4 T1 B22, each below a row for the bias.
+    float32[n_panels, 7, 1 + C/2, NR], then float32[2, n_panels, NR], in one
+        B11 B21 T2 T3 T4 T1 B22, each below a row for the bias, of columns that are divided
+        by powers of two; these powers.
     """
     NR, (C, OC) = isa.tile_columns, w.shape
     K, n_panels = C // 2, _n_panels(OC, isa)
-    packed = aligned_floats(n_panels * N_PRODUCTS * panel_floats(K, isa))
-    panels = packed.reshape(n_panels, N_PRODUCTS, 1 + K, NR)
+    columns = 2 * n_panels * NR
+    size = n_panels * N_PRODUCTS * panel_floats(K, isa)
+    packed = aligned_floats(size + columns)
+    panels, scales = packed[:size].reshape(n_panels, N_PRODUCTS, 1 + K, NR), packed[size:]
+    step = max(PACK_NBYTES // (FLOAT_NBYTES * OC), 1)
+    scales[:] = column_scales(w, columns, step)
     panels[:, :, 0] = 0
     if b is not None:
-        left, right = b[: 2 * n_panels * NR].reshape(2, n_panels, NR)
+        left, right = (b[:columns] / scales).reshape(2, n_panels, NR)
         panels[:, 1, 0] = panels[:, 4, 0] = left
         panels[:, 5, 0] = right
-    step = max(PACK_NBYTES // (FLOAT_NBYTES * OC), 1)
     for k in range(0, K, step):
         end = min(k + step, K)
-        halves = (w[first + k : first + end][:, : 2 * n_panels * NR] for first in (0, K))
+        halves = (w[first + k : first + end][:, :columns] / scales for first in (0, K))
         rows = np.reshape(right_factors(*halves), (N_PRODUCTS, end - k, n_panels, NR))
         panels[:, :, 1 + k : 1 + end] = np.moveaxis(rows, 2, 0)
     return packed
+
+
+def column_scales(w: Weight, columns: int, step: int) -> np.ndarray:
+    """Return the power of two next above the largest number of each column.
+
+    A column of zeros gets the smallest one: what it takes from others vanishes.
+    """
+    largest = np.zeros(columns, np.float32)
+    for k in range(0, w.shape[0], step):
+        np.maximum(largest, np.abs(w[k : k + step][:, :columns]).max(axis=0), out=largest)
+    _, exponents = np.frexp(np.where(np.isfinite(largest), largest, 1))
+    exponents[largest == 0] = -MAX_EXPONENT
+    powers: np.ndarray = np.exp2(np.clip(exponents, -MAX_EXPONENT, MAX_EXPONENT))
+    return powers
 
 
 @np.errstate(all="ignore")

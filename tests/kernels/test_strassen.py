@@ -17,7 +17,13 @@ from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.merge import Add
 from cnnkern.passes import STRASSEN_MIN_CHANNELS, allow_transforms, optimise
 from cnnkern.plan import Constants, bands, make_plan
-from cnnkern.plan.strassen import MIN_PIXELS, pack_halves, right_factors, task_blocks
+from cnnkern.plan.strassen import (
+    MAX_EXPONENT,
+    MIN_PIXELS,
+    pack_halves,
+    right_factors,
+    task_blocks,
+)
 from support import evaluate, graph_of, integers, run_kernels
 
 # N, H, W, C, OC: blocks of pixels that are even and odd, columns beyond the pairs of panels
@@ -72,15 +78,33 @@ def test_the_seven_products_by_hand() -> None:
 
 
 def test_packed_halves_by_hand() -> None:
-    """Two channels of which all but one column are zero."""
+    """Two channels of which all but two columns are zero; the larger numbers are 7 and 15."""
     NR = AVX512.tile_columns
-    w, b = np.zeros((2, 2 * NR + 5), np.float32), np.arange(2 * NR + 5, dtype=np.float32)
-    w[:, 3], w[:, NR + 3] = (5, 7), (6, 8)
-    panels = pack_halves(w, b, AVX512).reshape(7, 2, NR)
-    assert panels[:, 1, 3].tolist() == [5, 7, 7, 2, 0, 1, 8]
-    left, right = b[:NR].tolist(), b[NR : 2 * NR].tolist()
-    zeros = [0.0] * NR
-    assert panels[:, 0].tolist() == [zeros, left, zeros, zeros, left, right, zeros]
+    w, b = np.zeros((2, 2 * NR + 5), np.float32), np.zeros(2 * NR + 5, np.float32)
+    w[:, 3], w[:, NR + 3] = (5, 7), (12, 15)
+    b[3], b[NR + 3] = 16, 4
+    packed = pack_halves(w, b, AVX512)
+    panels, scales = packed[: 7 * 2 * NR].reshape(7, 2, NR), packed[7 * 2 * NR :]
+    assert (scales[3], scales[NR + 3], scales[0]) == (8, 16, 2.0**-MAX_EXPONENT)
+    B11, B12, B21, B22 = 5 / 8, 12 / 16, 7 / 8, 15 / 16
+    T1 = B12 - B11
+    T2 = B22 - T1
+    assert panels[:, 1, 3].tolist() == [B11, B21, T2, B22 - B12, B21 - T2, T1, B22]
+    assert panels[:, 0, 3].tolist() == [0, 2, 0, 0, 2, 0.25, 0]
+
+
+def test_small_columns_beside_large_ones_round_well() -> None:
+    """Each column's errors are small beside itself, whatever its neighbours' size."""
+    rng = np.random.default_rng(9)
+    sizes = (10 ** rng.uniform(-9, 9, 256)).astype(np.float32)
+    sizes[rng.permutation(256)[:9]] = 0
+    conv = Conv(filters(128, 256, rng) * sizes, rng.standard_normal(256, np.float32) * sizes)
+    x = rng.standard_normal((1, 13, 13, 128), np.float32)
+    (y,) = run_kernels(alone(conv, 13, 13, 128), x)
+    exact = x.astype(np.float64) @ conv.filter[0, 0] + conv.bias  # type: ignore[index]
+    errors, largest = (np.abs(v).max(axis=(0, 1, 2)) for v in (y - exact, exact))
+    assert (errors <= BOUND * largest + 1e-15).all()
+    assert errors.max() > 0
 
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
