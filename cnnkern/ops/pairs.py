@@ -52,7 +52,7 @@ class ConvDepthwise(Pair):
 
     @property
     def size_kernels(self) -> tuple[str, ...]:
-        return ("f32_bands", "f32_halo")
+        return ("f32_bands", "f32_halo", *self.conv.size_kernels)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs

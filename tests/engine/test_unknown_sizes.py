@@ -36,6 +36,9 @@ def model() -> Any:
     x = layers.ZeroPadding2D(1)(x)
     x = layers.Conv2D(32, 3, dilation_rate=2, padding="same")(x)
     x = layers.Conv2D(32, 3, padding="same", activation="relu")(x)  # direct or in tiles
+    x = layers.Conv2D(128, 1, activation="relu")(x)
+    x = layers.Conv2D(128, 1)(x)  # whole or in halves
+    x = layers.DepthwiseConv2D(3, padding="same")(x)
     x = layers.UpSampling2D(2)(x)
     x = layers.Conv2DTranspose(8, 3, strides=2, padding="same")(x)
     model = keras.Model(inputs, layers.Conv2D(5, 1)(x))
