@@ -254,8 +254,7 @@ class Conv(SlidingFilter):
                 self, x, output, self.filter, self.bias, window, tile, self.activation, residual
             )  # fmt: skip
         else:
-            may_halve = self.may_transform and self.is_pointwise
-            self.lower_as_matrix(lowering, inputs, output, may_halve)
+            self.lower_as_matrix(lowering, inputs, output, self.may_transform)
 
     def lower_as_matrix(
         self,
@@ -268,7 +267,7 @@ class Conv(SlidingFilter):
         x, *residual = inputs
         lowering.conv(
             self, x, output, self.filter, self.bias, self.window_on(x.shape[1:-1]),
-            self.groups, self.activation, residual, may_halve=may_halve,
+            self.groups, self.activation, residual, may_halve=may_halve and self.is_pointwise,
         )  # fmt: skip
 
 

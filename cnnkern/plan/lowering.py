@@ -20,7 +20,7 @@ from ..ops.window import RowWindow, Window
 from ..shapes import product
 from .bands import join_in_bands, pays_in_bands
 from .buffer import ABSOLUTE, Address, Buffer, pixels, stride_fields
-from .call import MAX_CLAIMS, Step
+from .call import Step
 from .conv import lower_conv
 from .depthwise import lower_depthwise
 from .dot import lower_dot
@@ -79,15 +79,13 @@ class Lowering:
     node: str = ""
     flops: int = 0
 
-    def call(
-        self, kernel: str, n_tiles: int, max_claims: int = MAX_CLAIMS, **fields: Any
-    ) -> None:
+    def call(self, kernel: str, n_tiles: int, **fields: Any) -> None:
         """Append a call of `kernel` over `n_tiles` tiles; fields not given are 0."""
         unknown = set(fields).difference(KERNELS[kernel].record.names or ())
         if unknown:
             raise PlanError(f"{kernel} has no argument {sorted(unknown)}")
         if n_tiles > 0:
-            self.steps.append(Step(kernel, fields, self.node, n_tiles, self.flops, max_claims))
+            self.steps.append(Step(kernel, fields, self.node, n_tiles, self.flops))
             self.flops = 0
 
     def host_call(
