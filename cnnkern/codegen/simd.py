@@ -29,6 +29,11 @@ class Simd:
         """Return an address moved by a constant."""
         return self.builder.add(address, ir.Constant(I64, nbytes)) if nbytes else address
 
+    def opaque(self, value: Any) -> Any:
+        """Return `value` as one that LLVM takes for another: what it leads to is read anew."""
+        signature = ir.FunctionType(value.type, [value.type])
+        return self.builder.asm(signature, "", "=r,0", [value], False)
+
     def words(self, table: Any, count: int) -> list[Any]:
         """Load `count` int64 from the address `table`."""
         pointer = self.pointer(table, I64)
@@ -48,13 +53,6 @@ class Simd:
         first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
         zeros = ir.Constant(ir.VectorType(I32, self.isa.lanes), None)
         return self.builder.shuffle_vector(first, undefined, zeros)
-
-    def head(self, vector: Any) -> Any:
-        """Return the first lanes of a longer vector."""
-        lanes = ir.Constant(ir.VectorType(I32, self.isa.lanes), list(range(self.isa.lanes)))
-        return self.builder.shuffle_vector(
-            vector, ir.Constant(vector.type, ir.Undefined), lanes
-        )
 
     def mask(self, n_valid: Any, first: int = 0) -> Any:
         """Return which of the lanes first, first+1, ... are below `n_valid`."""

@@ -181,12 +181,24 @@ class _Tile:
         for nbytes in range(0, 4 * self.width, LINE):
             simd.prefetch(simd.offset(address, FILTERS_AHEAD_NBYTES + nbytes))
         for start, row in zip(starts, sums, strict=True):
-            pixel = b.load(simd.pointer(b.add(start, offset), F32))
             for part, x, slot, column in zip(
-                self.row, self._splats(pixel), row, columns, strict=True
+                self.row, self._broadcasts(b.add(start, offset)), row, columns, strict=True
             ):
                 b.store(part.multiply_add(x, column, b.load(slot)), slot)
         b.store(simd.offset(address, 4 * self.width), filters)
+
+    def _broadcasts(self, pixel):
+        """Return the float at an address in every lane of each vector of a row.
+
+        A shorter vector reads it anew: the multiply-adds then broadcast from memory, and to
+        take half of a register that both could share costs a tenth.
+        """
+        whole = self.row[0].splat(self.builder.load(self.simd.pointer(pixel, F32)))
+        return [
+            whole if part is self.row[0] else
+            part.splat(self.builder.load(self.simd.pointer(self.simd.opaque(pixel), F32)))
+            for part in self.row
+        ]  # fmt: skip
 
     def _zeros(self):
         return [[part.zeros() for part in self.row]] * self.height
@@ -213,11 +225,6 @@ class _Tile:
         for m, row in enumerate(values):
             for j, (part, value) in enumerate(zip(self.row, row, strict=True)):
                 part.store(value, self._column(self._total(named, m), j))
-
-    def _splats(self, scalar):
-        """Return a scalar in every lane of each vector of a row, with one broadcast."""
-        whole = self.row[0].splat(scalar)
-        return [whole if v is self.row[0] else v.head(whole) for v in self.row]
 
     def _add_partial_sums(self, named, sums):
         with self.builder.if_then(self._is_given(named["u_rows"])):
@@ -249,7 +256,7 @@ class _Tile:
             b.fcmp_ordered("<", high, ir.Constant(F32, math.inf)),
         )
         with b.if_then(is_bounded):
-            lows, highs = self._splats(low), self._splats(high)
+            lows, highs = ([part.splat(bound) for part in self.row] for bound in (low, high))
             for row in sums:
                 for part, slot, *bounds in zip(self.row, row, lows, highs, strict=True):
                     b.store(part.clip(b.load(slot), *bounds), slot)
