@@ -46,6 +46,10 @@ class Simd:
         """Return a vector of zeros."""
         return ir.Constant(self.vector, None)
 
+    def constant(self, number: float) -> Any:
+        """Return a number in every lane."""
+        return ir.Constant(self.vector, [number] * self.isa.lanes)
+
     def splat(self, scalar: Any) -> Any:
         """Return a scalar in every lane."""
         vector = ir.VectorType(scalar.type, self.isa.lanes)

@@ -142,18 +142,17 @@ def log1p(z):
 
 
 @inline
-def erf(x):
-    """The error function; +-1 from |x| = 4 on."""
-    square = x * x
+def one_plus_erf(x):
+    """1 + the error function; 0 from -4 on downwards."""
+    limited = ERF_ONE if x > ERF_ONE else x
+    square = limited * limited
     top = ERF_TOP[0]
     for term in ERF_TOP[1:]:
         top = fma(top, square, term)
     bottom = ERF_BOTTOM[0]
     for term in ERF_BOTTOM[1:]:
         bottom = fma(bottom, square, term)
-    y = x * top / bottom
-    y = ONE if x >= ERF_ONE else y
-    return -ONE if x <= -ERF_ONE else y
+    return ZERO if x <= -ERF_ONE else fma(limited, top, bottom) / bottom
 
 
 @inline
@@ -208,7 +207,7 @@ def hard_silu(x):
 @inline
 def gelu(x):
     """x * (1 + erf(x / sqrt(2))) / 2."""
-    return HALF * x * (ONE + erf(x * SQRT_HALF))
+    return HALF * x * one_plus_erf(x * SQRT_HALF)
 
 
 @inline

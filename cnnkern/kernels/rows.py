@@ -4,7 +4,8 @@ They have the signature of every kernel, so that an epilogue or a map step calls
 address. `x` and `y` may be the same row. Record PARAMETERS.
 """
 
-from ..codegen.isa import Isa
+from ..codegen import logistic
+from ..codegen.isa import AVX512, Isa
 from ..codegen.jit import inline
 from ..codegen.vector import floats
 from . import functions
@@ -30,6 +31,22 @@ def _plain(f):
     return _rows(inline(lambda x, a, b, c: f(x)))
 
 
+def _with_table(by_table, f):
+    """Return the factory of a row function that looks powers up where registers hold them."""
+
+    def factory(isa: Isa):
+        if isa is not AVX512:
+            return _plain(f)(isa)
+        map_row = logistic.map_row(isa, by_table)
+
+        def kernel(p, x_row, y_row, n):
+            map_row(x_row, y_row, n)
+
+        return kernel
+
+    return factory
+
+
 def _with_a(f):
     return _rows(inline(lambda x, a, b, c: f(x, a)))
 
@@ -46,8 +63,8 @@ f32_hard_silu = _plain(functions.hard_silu)
 f32_log_sigmoid = _plain(functions.log_sigmoid)
 f32_mish = _plain(functions.mish)
 f32_selu = _plain(functions.selu)
-f32_sigmoid = _plain(functions.sigmoid)
-f32_silu = _plain(functions.silu)
+f32_sigmoid = _with_table(logistic.sigmoid, functions.sigmoid)
+f32_silu = _with_table(logistic.silu, functions.silu)
 f32_softplus = _plain(functions.softplus)
 f32_softsign = _plain(functions.softsign)
 f32_sparse_plus = _plain(functions.sparse_plus)
