@@ -5,12 +5,16 @@
 
 The filters of all channels and the input rows of a task stay in the L2 cache. Rows of the
 window that lie outside of the image are left out, so that only W has a border of zeros.
+
+A global mean that follows finds each row's sum taken while the row was in the L1 cache.
 """
 
 from ..codegen.depthwise import depthwise_call
+from ..codegen.fold import MEAN, fold_call
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel
+from .functions import ONE
 
 
 def _depthwise(taps: int, stride: int):
@@ -21,7 +25,7 @@ def _depthwise(taps: int, stride: int):
     """
 
     def factory(isa: Isa):
-        tile = depthwise_call(isa, taps, stride)
+        tile, add_pixels = depthwise_call(isa, taps, stride), fold_call(isa, MEAN)
         LANES = isa.lanes
 
         def kernel(p, scratch, begin, end):
@@ -49,6 +53,11 @@ def _depthwise(taps: int, stride: int):
                     if p.activate:
                         activate_pixels(p, y_row + ow * p.y_w, width, C)
                     ow += width
+                if p.sums:
+                    sums, c = p.sums + row * p.sums_row + 4 * c0, 0
+                    while c < C:
+                        y = y_row + 4 * c
+                        c += add_pixels(y, 1, 1, p.OW, 0, 0, p.y_w, sums + 4 * c, C - c, ONE)
 
         return kernel
 

@@ -70,6 +70,7 @@ DEPTHWISE = _record(
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
     "activate", "activate_args",
+    "sums", "sums_row",  # where each output row's sum goes, if it is wanted
     floats=("lo", "hi"),
 )  # fmt: skip
 

@@ -197,8 +197,8 @@ class _Planner:
         end = max(len(lowering.steps) - 1, begin)
         for buffer in (*inputs, output):
             self._use(buffer, end)
-        for buffer in lowering.take_temporaries():
-            self._use(buffer, begin)
+        for first, buffer in lowering.take_temporaries():
+            self._use(buffer, first)
             self._use(buffer, end)
         self.pending.subtract(buffer.storage for buffer in inputs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from ..graph import Array
 from ..kernels.pack import pack_channels
 from ..ops.window import Triple, Window, lift
 from .buffer import FLOAT_NBYTES, Buffer, stride_fields
+from .call import Call
 from .epilogue import Epilogue
 
 if TYPE_CHECKING:
@@ -65,6 +67,32 @@ def lower_depthwise(
         **stride_fields("x", (x.strides[0], *x_step)), **stride_fields("y", y.strides),
         activate=epilogue.activate, activate_args=epilogue.activate_args, **epilogue.bounds,
     )  # fmt: skip
+
+
+def row_sums(lowering: Lowering, x: Buffer) -> Buffer | None:
+    """Have the step that writes `x` sum its rows, too; return float32[N, D*H, C].
+
+    None where the last step is no depthwise convolution that writes all of `x`.
+    """
+    if not lowering.steps:
+        return None
+    step = lowering.steps[-1]
+    call: Call = step.fields.get("depthwise", step)  # of bands
+    if not call.kernel.startswith("f32_depthwise"):
+        return None
+    N, D, H, W, C = x.dims
+    written = {
+        "y": x.address, "N": N, "OD": D, "OH": H, "OW": W, "C": C,
+        **stride_fields("y", x.strides),
+    }  # fmt: skip
+    if any(call.fields[name] != value for name, value in written.items()):
+        return None
+    sums = lowering.temporary((N, D * H, C), from_last_step=True)
+    fields = call.fields | {"sums": sums.address, "sums_row": sums.strides[3]}
+    if call is not step:
+        fields = step.fields | {"depthwise": replace(call, fields=fields)}
+    lowering.steps[-1] = replace(step, fields=fields)
+    return sums
 
 
 def _along_h(

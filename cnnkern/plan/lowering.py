@@ -73,7 +73,7 @@ class Lowering:
     in_parts: bool = False  # long sums are taken in parts, which rounds less
     steps: list[Step] = field(default_factory=list)
     host_calls: list[HostCall] = field(default_factory=list)
-    temporaries: list[Buffer] = field(default_factory=list)
+    temporaries: list[tuple[int, Buffer]] = field(default_factory=list)
     shared: dict[tuple[tuple[int, ...], Halo], Buffer] = field(default_factory=dict)
     scratch_nbytes: int = 0
     node: str = ""
@@ -112,10 +112,12 @@ class Lowering:
         """Return the address of a constant int64 table."""
         return self.constants.address(values, lambda: np.array(values, np.int64))
 
-    def temporary(self, shape: tuple[int, ...], halo: Halo = NO_HALO) -> Buffer:
-        """Return a buffer that lives while the current node runs."""
+    def temporary(
+        self, shape: tuple[int, ...], halo: Halo = NO_HALO, from_last_step: bool = False
+    ) -> Buffer:
+        """Return a buffer that lives from the next step, or the last one, to the node's end."""
         buffer = Buffer.allocate(f"{self.node}#{len(self.temporaries)}", shape, halo)
-        self.temporaries.append(buffer)
+        self.temporaries.append((len(self.steps) - from_last_step, buffer))
         return buffer
 
     def bordered(self, shape: tuple[int, ...], halo: Halo) -> Buffer:
@@ -128,11 +130,11 @@ class Lowering:
             buffer = self.shared[shape, halo] = self.temporary(shape, halo)
             self.clear_border(buffer, halo)
         else:
-            self.temporaries.append(buffer)
+            self.temporaries.append((len(self.steps), buffer))
         return buffer
 
-    def take_temporaries(self) -> list[Buffer]:
-        """Return the temporaries of the current node and forget them."""
+    def take_temporaries(self) -> list[tuple[int, Buffer]]:
+        """Return the temporaries of the current node with their first steps; forget them."""
         taken, self.temporaries = self.temporaries, []
         return taken
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..ops.window import Window, lift
 from .buffer import Buffer, stride_fields
+from .depthwise import row_sums
 
 if TYPE_CHECKING:
     from .lowering import Lowering
@@ -44,7 +45,10 @@ def lower_global_pool(lowering: Lowering, kernel: str, x: Buffer, y: Buffer) -> 
     wrote, and does not take the others away from theirs.
     """
     N, D, H, W, C = x.dims
-    if H >= ROW_BLOCKS:
+    sums = row_sums(lowering, x) if kernel == "f32_global_average" else None
+    if sums is not None:
+        x = sums
+    elif H >= ROW_BLOCKS:
         blocks = -(-H // -(-H // ROW_BLOCKS))
         partial = lowering.temporary((N, blocks, C))
         _fold(lowering, kernel, x, partial, row_blocks=blocks, count=1)
