@@ -120,6 +120,7 @@ class _Tile:
         self.row = [self.simd] * (self.width // self.isa.lanes)
         if rest := self.width % self.isa.lanes:
             self.row.append(Simd(replace(self.isa, lanes=rest), self.builder))
+        self.unmasked = [None] * len(self.row)
         named = dict(zip((*TILE_ARGUMENTS, "lo", "hi"), function.args, strict=True))
         self._prefetch(named)
         bias = self._columns(named["panel"])
@@ -240,8 +241,8 @@ class _Tile:
 
     def _add_residual(self, named, sums):
         with self.builder.if_then(self._is_given(named["r_rows"])):
-            masks = self._masks(named["n_valid"])
-            self._add_rows(sums, self._rows(named, "r_rows"), masks)
+            rows = self._rows(named, "r_rows")
+            self._by_columns(named, lambda masks: self._add_rows(sums, rows, masks))
 
     def _add_rows(self, sums, addresses, masks=None):
         b = self.builder
@@ -262,19 +263,26 @@ class _Tile:
                     b.store(part.clip(b.load(slot), *bounds), slot)
 
     def _store_columns(self, named, sums):
-        b = self.builder
         rows = self._rows(named, "y_rows")
-        is_full = b.icmp_signed(">=", named["n_valid"], ir.Constant(I64, self.width))
-        with b.if_else(is_full) as (full, partial):
-            with full:
-                self._store(rows, sums, [None] * len(self.row))
-            with partial:
-                self._store(rows, sums, self._masks(named["n_valid"]))
+        self._by_columns(named, lambda masks: self._store(rows, sums, masks))
 
     def _store(self, rows, sums, masks):
         for y_row, row in zip(rows, sums, strict=True):
-            for j, (slot, mask) in enumerate(zip(row, masks, strict=True)):
+            for j, (slot, mask) in enumerate(zip(row, masks or self.unmasked, strict=True)):
                 self.row[j].store(self.builder.load(slot), self._column(y_row, j), mask)
+
+    def _by_columns(self, named, emit):
+        """Emit for rows that are valid as a whole, without masks, and for others with them.
+
+        LLVM keeps what it loads under a mask in memory until it is used.
+        """
+        b = self.builder
+        is_full = b.icmp_signed(">=", named["n_valid"], ir.Constant(I64, self.width))
+        with b.if_else(is_full) as (full, partial):
+            with full:
+                emit(None)
+            with partial:
+                emit(self._masks(named["n_valid"]))
 
     def _masks(self, n_valid):
         return [part.mask(n_valid, j * self.isa.lanes) for j, part in enumerate(self.row)]
@@ -288,8 +296,7 @@ class _Tile:
         return self.simd.offset(address, 4 * j * self.isa.lanes)
 
     def _columns(self, address, masks=None):
-        masks = masks or [None] * len(self.row)
         return [
             part.load(self._column(address, j), mask)
-            for j, (part, mask) in enumerate(zip(self.row, masks, strict=True))
+            for j, (part, mask) in enumerate(zip(self.row, masks or self.unmasked, strict=True))
         ]
