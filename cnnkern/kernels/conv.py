@@ -85,6 +85,13 @@ def repeat_last(table, n_rows, n_repeats):
 
 
 @inline
+def fill_table(table, address, step, n_rows, n_repeats):
+    """Write the addresses of `n_rows` rows that are `step` apart, then repeat the last one."""
+    fill_line(table, address, step, n_rows)
+    repeat_last(table, n_rows, n_repeats)
+
+
+@inline
 def fill_rows(table, m0, n_rows, OD, OH, OW, base, s_n, s_d, s_h, s_w, n_repeats):
     """Write the addresses of output pixels m0 .. m0+n_rows, then repeat the last one."""
     ow = m0 % OW

@@ -23,7 +23,7 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, floats, integers
-from .conv import fill_line, fill_rows, repeat_last
+from .conv import fill_rows, fill_table
 
 # The tables of row addresses: x, y and r of the upper and the lower half, S, partial sums.
 X1, Y1, R1, X2, Y2, R2, S, U, V, W = range(10)
@@ -56,10 +56,10 @@ def f32_strassen(isa: Isa):
         if n_pixels % 2:  # the middle pixel once more
             integers(table(p, scratch, Y2))[0] = scratch + p.dump
         add_halves(p, scratch, n)
-        fill(table(p, scratch, S), scratch + p.sums, p.sum_row, n, MR)
+        fill_table(table(p, scratch, S), scratch + p.sums, p.sum_row, n, MR)
         for i in range(3):
             rows = scratch + p.partial + i * p.partial_nbytes
-            fill(table(p, scratch, U + i), rows, 4 * NR, n, MR)
+            fill_table(table(p, scratch, U + i), rows, 4 * NR, n, MR)
         return n
 
     def kernel(p, scratch, begin, end):
@@ -147,14 +147,8 @@ def fill_tables(p, scratch, first, pixel, n_rows, n_repeats):
     y, r = x + p.table_nbytes, x + 2 * p.table_nbytes
     fill_rows(x, pixel, n_rows, OD, OH, OW, p.x, p.x_n, p.x_d, p.x_h, p.x_w, n_repeats)
     fill_rows(y, pixel, n_rows, OD, OH, OW, p.y, p.y_n, p.y_d, p.y_h, p.y_w, n_repeats)
-    fill_rows(r, pixel, n_rows, OD, OH, OW, p.r, p.r_n, p.r_d, p.r_h, p.r_w, n_repeats)
-
-
-@inline
-def fill(table, address, step, n_rows, n_repeats):
-    """Write the addresses of `n_rows` rows, then repeat the last one."""
-    fill_line(table, address, step, n_rows)
-    repeat_last(table, n_rows, n_repeats)
+    if p.r:
+        fill_rows(r, pixel, n_rows, OD, OH, OW, p.r, p.r_n, p.r_d, p.r_h, p.r_w, n_repeats)
 
 
 @inline

@@ -15,8 +15,9 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.transform import F2X2, F4X4, Transform
 from ..codegen.ukernel import tile_call
-from ..codegen.vector import call_kernel, integers
+from ..codegen.vector import call_kernel
 from ..codegen.winograd import input_transform, output_transform
+from .conv import fill_table
 
 POINTS = F4X4.patch**2
 
@@ -41,8 +42,8 @@ def f32_winograd(isa: Isa):
             n_tiles = min(T, p.patches - first)
             gather(p, first, n_tiles, V)
             for point in range(POINTS):
-                fill(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
-                fill(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
+                fill_table(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
+                fill_table(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
                 for panel in range((p.OC + NR - 1) // NR):
                     n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
                     m = 0
@@ -141,14 +142,6 @@ f32_winograd_input_2x2, f32_winograd_output_2x2 = _input(F2X2), _output(F2X2)
 def split(tile, TH, TW):
     """Return column, row and image of a tile."""
     return tile % TW, tile // TW % TH, tile // (TW * TH)
-
-
-@inline
-def fill(table, address, stride, n_rows, n_repeats):
-    """Write the addresses of `n_rows` rows, then repeat the last one."""
-    rows = integers(table)
-    for row in range(n_rows + n_repeats):
-        rows[row] = address + min(row, n_rows - 1) * stride
 
 
 @inline

@@ -254,7 +254,8 @@ class Conv(SlidingFilter):
                 self, x, output, self.filter, self.bias, window, tile, self.activation, residual
             )  # fmt: skip
         else:
-            self.lower_as_matrix(lowering, inputs, output, self.may_transform)
+            may_halve = self.may_transform and self.is_pointwise
+            self.lower_as_matrix(lowering, inputs, output, may_halve)
 
     def lower_as_matrix(
         self,
@@ -267,7 +268,7 @@ class Conv(SlidingFilter):
         x, *residual = inputs
         lowering.conv(
             self, x, output, self.filter, self.bias, self.window_on(x.shape[1:-1]),
-            self.groups, self.activation, residual, may_halve=may_halve and self.is_pointwise,
+            self.groups, self.activation, residual, may_halve=may_halve,
         )  # fmt: skip
 
 

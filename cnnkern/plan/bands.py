@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..kernels.memory import whole_lines
@@ -78,6 +77,7 @@ def join_in_bands(
     lowering.call(
         "f32_bands",
         N * tiles,
+        max_claims=MAX_CLAIMS * N,
         conv=Call(conv.kernel, conv.fields | one_row_each | {"y": 0, "y_n": 0}),
         depthwise=Call(
             depthwise.kernel, depthwise.fields | {"x": 0, "x_n": 0, "channels_per_task": C}
@@ -89,4 +89,3 @@ def join_in_bands(
         row_nbytes=row_nbytes, inside=left * middle.strides[3], after=right * middle.strides[3],
         conv_copy=conv_copy, depthwise_copy=depthwise_copy, band=band,
     )  # fmt: skip
-    lowering.steps[-1] = replace(lowering.steps[-1], max_claims=MAX_CLAIMS * N)

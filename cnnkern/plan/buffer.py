@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 from ..graph import NO_HALO, Halo
 from ..kernels.memory import ALIGNMENT
@@ -165,6 +166,13 @@ class Walk:
 def stride_fields(prefix: str, strides: Sequence[int]) -> dict[str, int]:
     """Return ``{prefix_n, prefix_d, prefix_h, prefix_w}``."""
     return {f"{prefix}_{axis}": s for axis, s in zip("ndhw", strides, strict=True)}
+
+
+def residual_fields(residual: Buffer | None) -> dict[str, Any]:
+    """Return where a residual stands, if there is one, under the names in kernel records."""
+    if residual is None:
+        return {}
+    return {"r": residual.address, **stride_fields("r", residual.strides)}
 
 
 def walk(*buffers: Buffer) -> Walk:

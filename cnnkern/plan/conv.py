@@ -14,7 +14,15 @@ from ..kernels.memory import whole_lines
 from ..kernels.pack import pack_panels, packed_floats, panel_floats
 from ..lazy import Weight
 from ..ops.window import Triple, Window, lift
-from .buffer import FLOAT_NBYTES, Address, Buffer, Strides, spread, stride_fields
+from .buffer import (
+    FLOAT_NBYTES,
+    Address,
+    Buffer,
+    Strides,
+    residual_fields,
+    spread,
+    stride_fields,
+)
 from .epilogue import NO_EPILOGUE, Epilogue
 
 if TYPE_CHECKING:
@@ -138,8 +146,6 @@ def lower_matrix(
         }  # fmt: skip
         scratch = gated + blocks["rows_per_task"] * pixel_nbytes
     lowering.scratch(scratch)
-    if residual is not None:
-        optional |= {"r": residual.address, **stride_fields("r", residual.strides)}
     lowering.call(
         "f32_conv",
         groups * blocks["panel_blocks"] * blocks["row_blocks"] if M else 0,
@@ -153,7 +159,7 @@ def lower_matrix(
         OC=N, x_group=matrix.x_group, y_group=matrix.y_group,
         height=tile_height(pixel_nbytes, isa.heights),
         activate=epilogue.activate, activate_args=epilogue.activate_args,
-        **blocks, **epilogue.bounds, **optional,
+        **blocks, **epilogue.bounds, **residual_fields(residual), **optional,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What a kernel does to its results before it leaves them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 INFINITY = float("inf")
 
@@ -15,7 +16,7 @@ class Epilogue:
     activate_args: int = 0  # address of its parameters
 
     @property
-    def bounds(self) -> dict[str, float]:
+    def bounds(self) -> dict[str, Any]:
         """The fields of kernels that clip and do no more."""
         return {"lo": self.lo, "hi": self.hi}
 

@@ -20,7 +20,7 @@ from ..ops.window import RowWindow, Window
 from ..shapes import product
 from .bands import join_in_bands, pays_in_bands
 from .buffer import ABSOLUTE, Address, Buffer, pixels, stride_fields
-from .call import Step
+from .call import MAX_CLAIMS, Step
 from .conv import lower_conv
 from .depthwise import lower_depthwise
 from .dot import lower_dot
@@ -79,13 +79,15 @@ class Lowering:
     node: str = ""
     flops: int = 0
 
-    def call(self, kernel: str, n_tiles: int, **fields: Any) -> None:
+    def call(
+        self, kernel: str, n_tiles: int, max_claims: int = MAX_CLAIMS, **fields: Any
+    ) -> None:
         """Append a call of `kernel` over `n_tiles` tiles; fields not given are 0."""
         unknown = set(fields).difference(KERNELS[kernel].record.names or ())
         if unknown:
             raise PlanError(f"{kernel} has no argument {sorted(unknown)}")
         if n_tiles > 0:
-            self.steps.append(Step(kernel, fields, self.node, n_tiles, self.flops))
+            self.steps.append(Step(kernel, fields, self.node, n_tiles, self.flops, max_claims))
             self.flops = 0
 
     def host_call(

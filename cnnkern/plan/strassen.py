@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..kernels.pack import pack_panels, panel_floats
 from ..lazy import Weight
 from ..ops.window import Window
 from ..shapes import product
-from .buffer import FLOAT_NBYTES, Buffer, spread, stride_fields
+from .buffer import FLOAT_NBYTES, Buffer, residual_fields, spread, stride_fields
 from .conv import Matrix, Runs, lower_matrix, output_strides, tile_height
 from .epilogue import INFINITY, Epilogue
 
@@ -66,34 +66,31 @@ def lower_strassen(
     """
     isa = lowering.isa
     *_, C, OC = filters.shape
-    matrix = filters.reshape(C, OC)
-    done = 2 * _n_panels(OC, isa) * isa.tile_columns
+    matrix, n_panels = filters.reshape(C, OC), _n_panels(OC, isa)
+    done = 2 * n_panels * isa.tile_columns
     strides = output_strides(x, window)
     batch, OD, OH, OW, _ = y.dims
     pixels = OD * OH * OW
-    blocks = task_blocks(pixels, _n_panels(OC, isa), C, isa)
+    blocks = task_blocks(pixels, n_panels, C, isa)
     panel_nbytes = FLOAT_NBYTES * panel_floats(C // 2, isa)
     panels = lowering.constant(owner, "halves", lambda: pack_halves(matrix, bias, isa))
-    optional: dict[str, Any] = {}
-    if residual is not None:
-        optional = {"r": residual.address, **stride_fields("r", residual.strides)}
     lowering.flops = 2 * batch * pixels * C * done
     lowering.call(
         "f32_strassen",
         batch * blocks["row_blocks"] * blocks["panel_blocks"],
+        max_claims=MAX_CLAIMS * batch * blocks["row_blocks"],
         x=x.address, y=y.address,
-        panels=panels, scales=panels + _n_panels(OC, isa) * N_PRODUCTS * panel_nbytes,
+        panels=panels, scales=panels + n_panels * N_PRODUCTS * panel_nbytes,
         pair_nbytes=N_PRODUCTS * panel_nbytes, panel_nbytes=panel_nbytes,
         K=C // 2, OD=OD, OH=OH, OW=OW,
         **stride_fields("x", strides), **stride_fields("y", y.strides),
-        n_panels=_n_panels(OC, isa), right=FLOAT_NBYTES * done // 2,
+        n_panels=n_panels, right=FLOAT_NBYTES * done // 2,
         height=tile_height(strides[3], isa.heights), **blocks,
         **_scratch(lowering, blocks["rows_per_task"], C, done),
         activate=epilogue.activate, activate_args=epilogue.activate_args,
-        lowest=-INFINITY, highest=INFINITY, **epilogue.bounds, **optional,
+        lowest=-INFINITY, highest=INFINITY, **epilogue.bounds,
+        **residual_fields(residual),
     )  # fmt: skip
-    max_claims = MAX_CLAIMS * batch * blocks["row_blocks"]
-    lowering.steps[-1] = replace(lowering.steps[-1], max_claims=max_claims)
     if done < OC:
         rest = lowering.constant(owner, "rest", lambda: _pack_from(done, matrix, bias, isa))
         last = (-1, done, OC - done)

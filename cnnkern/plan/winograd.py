@@ -13,7 +13,7 @@ from ..kernels.memory import aligned_floats, whole_lines
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
 from ..lazy import Weight
 from ..ops.window import Window
-from .buffer import FLOAT_NBYTES, Buffer, stride_fields
+from .buffer import FLOAT_NBYTES, Buffer, residual_fields, stride_fields
 from .conv import Matrix, Runs, lower_matrix
 from .epilogue import INFINITY, Epilogue
 
@@ -72,9 +72,8 @@ def lower_winograd(
         "v_tile": FLOAT_NBYTES * CP, "m_tile": FLOAT_NBYTES * OCP,
         "activate": epilogue.activate, "activate_args": epilogue.activate_args,
         **stride_fields("x", x.strides), **stride_fields("y", y.strides), **epilogue.bounds,
+        **residual_fields(residual),
     }  # fmt: skip
-    if residual is not None:
-        fields |= {"r": residual.address, **stride_fields("r", residual.strides)}
     flops = 2 * 9 * C * OC * batch * OH * OW
     lower = _lower_blocks if _in_blocks(n_tiles, CP, OCP, size, isa) else _lower_steps
     lower(lowering, size, fields, panels, flops)
