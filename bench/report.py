@@ -107,28 +107,30 @@ def plot(rows: list[Facts], path: Path) -> None:
         (setting, [list(case) for _, case in groupby(group, case_of)])
         for setting, group in groupby(sorted(rows, key=case_of), lambda row: case_of(row)[:2])
     ]
+    measured = {row["runtime"] for row in rows}
+    colors = {name: color for name, color in COLORS.items() if name in measured}
     most = max(len(cases) for _, cases in panels)
     figure = Figure(
         figsize=(4 * len(panels), 1.5 + 0.65 * most), layout="constrained"
     )  # inches
     for i, ((batch, threads), cases) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
-        draw_bars(axes, cases)
+        draw_bars(axes, cases, colors)
         axes.set_ylim(most - 0.5, -0.5)
         axes.set_title(f"batch {batch}, {threads} threads")
-    handles = [Patch(color=color, label=name) for name, color in COLORS.items()]
+    handles = [Patch(color=color, label=name) for name, color in colors.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110)
 
 
-def draw_bars(axes: Any, cases: list[list[Facts]]) -> None:
+def draw_bars(axes: Any, cases: list[list[Facts]], colors: dict[str, str]) -> None:
     """Draw a group of bars per model, from cnnkern's time on."""
-    height = 0.85 / len(COLORS)
-    for k, (name, color) in enumerate(COLORS.items()):
+    height = 0.85 / len(colors)
+    for k, (name, color) in enumerate(colors.items()):
         for i, case in enumerate(cases):
             row = next((row for row in case if row["runtime"] == name), None)
             if row and (times := ratio(row, case)):
-                y = i + (k - (len(COLORS) - 1) / 2) * height
+                y = i + (k - (len(colors) - 1) / 2) * height
                 end = min(times, LONGEST)
                 axes.barh(y, end - 1, height, left=1, color=color)
                 axes.text(max(end, 1), y, f" {cell(times)}", va="center", fontsize=6)

@@ -37,18 +37,6 @@ def atomic_load(typing, address):
 
 
 @intrinsic
-def atomic_store(typing, address, value):
-    """Write the int64 at `address` after all earlier writes."""
-
-    def emit(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], I64.as_pointer())
-        builder.store_atomic(args[1], pointer, "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), emit
-
-
-@intrinsic
 def pause(typing):
     """Tell the core that this is a spin loop."""
 
