@@ -97,8 +97,7 @@ def _emit_tile(function, isa, fold, n_vectors):
     simd = Simd(isa, b)
     named = dict(zip((*ARGUMENTS, "count"), function.args, strict=True))
     mask = simd.mask(named["n_valid"]) if n_vectors == 1 else None
-    start = simd.splat(ir.Constant(F32, fold.start))
-    slots = simd.variables([start] * n_vectors)
+    slots = simd.variables([simd.constant(fold.start)] * n_vectors)
     nbytes = 4 * isa.lanes
     with cgutils.for_range(b, named["D"]) as d, cgutils.for_range(b, named["H"]) as h:
         steps = b.add(b.mul(d.index, named["x_d"]), b.mul(h.index, named["x_h"]))

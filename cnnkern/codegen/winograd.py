@@ -206,11 +206,9 @@ def _weighted(simd, factors, vectors):
 def _sum(simd, *terms):
     """Return the sum of factor * vector, the last term first."""
     *others, (factor, vector) = terms
-    constant = ir.Constant(simd.vector, [factor] * simd.isa.lanes)
-    total = vector if factor == 1.0 else simd.builder.fmul(vector, constant)
+    total = vector if factor == 1.0 else simd.builder.fmul(vector, simd.constant(factor))
     for factor, vector in reversed(others):
-        constant = ir.Constant(simd.vector, [factor] * simd.isa.lanes)
-        total = simd.multiply_add(vector, constant, total)
+        total = simd.multiply_add(vector, simd.constant(factor), total)
     return total
 
 

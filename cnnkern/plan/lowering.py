@@ -73,7 +73,7 @@ class Lowering:
     in_parts: bool = False  # long sums are taken in parts, which rounds less
     steps: list[Step] = field(default_factory=list)
     host_calls: list[HostCall] = field(default_factory=list)
-    temporaries: list[tuple[int, Buffer]] = field(default_factory=list)
+    temporaries: list[tuple[int, Buffer]] = field(default_factory=list)  # and first steps
     shared: dict[tuple[tuple[int, ...], Halo], Buffer] = field(default_factory=dict)
     scratch_nbytes: int = 0
     node: str = ""

@@ -42,7 +42,8 @@ def lower_global_pool(lowering: Lowering, kernel: str, x: Buffer, y: Buffer) -> 
     """Append a pooling over all pixels of each channel.
 
     A large image is first folded block by block of its rows: a core reads the rows that it
-    wrote, and does not take the others away from theirs.
+    wrote, and does not take the others away from theirs. For a mean a depthwise convolution
+    has summed its rows already.
     """
     N, D, H, W, C = x.dims
     sums = row_sums(lowering, x) if kernel == "f32_global_average" else None
