@@ -8,7 +8,15 @@ from typing import Any
 
 from .buffer import ABSOLUTE, Address
 
-MAX_CLAIMS = 32  # per step; a claim costs about as much as a thousand multiply-adds
+# Claims of a step: enough for several threads to end together, of which each costs about as
+# much as a thousand multiply-adds, or as CLAIM_NBYTES / 10 written by a simple step.
+MAX_CLAIMS, MIN_CLAIMS = 32, 4
+CLAIM_NBYTES = 8 << 10
+
+
+def claims(nbytes: int) -> int:
+    """Return how often at most threads claim tiles of a simple step that writes `nbytes`."""
+    return min(max(nbytes // CLAIM_NBYTES, MIN_CLAIMS), MAX_CLAIMS)
 
 
 @dataclass(frozen=True)
@@ -55,4 +63,4 @@ class Step(Call):
     @property
     def grain(self) -> int:
         """Tiles that a thread claims at once: few enough claims, many enough to share."""
-        return max(self.n_tiles // self.max_claims, 1)
+        return -(-self.n_tiles // self.max_claims)

@@ -188,7 +188,7 @@ def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> Runs:
 def _blocks(
     M: int, panels: int, work: int, groups: int, MR: int, by_rows: bool, min_tasks: int
 ) -> dict[str, int]:
-    """Cut M rows and N panels into tasks: whole tiles, panels only where rows are few.
+    """Cut M rows and N panels into tasks of one size: panels only where rows are few.
 
     Neighbouring tasks share their rows, or their panels if not `by_rows`. A thread that keeps
     to some rows finds its input in its own cache, but reads all filters.
@@ -205,6 +205,10 @@ def _blocks(
     panel_blocks = min(panel_blocks, panels)
     per_task = -(-panels // panel_blocks)
     panel_blocks = -(-panels // per_task)
+    if row_blocks > 1:
+        row_blocks += row_blocks * panel_blocks * groups % 2
+        rows = -(-M // row_blocks)
+        row_blocks = -(-M // rows)
     return {
         "rows_per_task": rows,
         "row_blocks": row_blocks,

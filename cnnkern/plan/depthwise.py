@@ -11,7 +11,7 @@ from ..graph import Array
 from ..kernels.pack import pack_channels
 from ..ops.window import Triple, Window, lift
 from .buffer import FLOAT_NBYTES, Buffer, stride_fields
-from .call import Call
+from .call import Call, claims
 from .epilogue import Epilogue
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def lower_depthwise(
     blocks = -(-C // channels)
     lowering.call(
         name,
-        batch * OD * OH * blocks,
+        batch * OD * OH * blocks, max_claims=claims(y.nbytes),
         x=x.address + -corner, y=y.address,
         filters=lowering.constant(
             owner, "filters", lambda: pack_channels(filters.reshape(K, C), bias, lowering.isa)

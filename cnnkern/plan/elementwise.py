@@ -9,6 +9,7 @@ import numpy as np
 
 from ..graph import Array
 from .buffer import ABSOLUTE, MAX_RANK, Address, Buffer, broadcast_walk, walk
+from .call import claims
 from .epilogue import NO_EPILOGUE, Epilogue
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def lower_map(
     chunks = max(-(-rows.run // CHUNK), 1)
     lowering.call(
         "f32_map",
-        rows.n_rows * chunks,
+        rows.n_rows * chunks, max_claims=claims(y.nbytes),
         x=x.address, y=y.address, run=rows.run, chunk=CHUNK, chunks=chunks,
         function=lowering.kernel_address(function), function_args=parameters,
         **rows.fields("x", "y"),
@@ -51,7 +52,7 @@ def lower_binary(
     _, a_run, b_run = rows.steps
     lowering.call(
         kernel,
-        rows.n_rows * chunks,
+        rows.n_rows * chunks, max_claims=claims(y.nbytes),
         chunk=CHUNK, chunks=chunks,
         y=y.address, a=a.address, b=b.address, run=rows.run,
         a_run=a_run, b_run=b_run, scale=scale,
@@ -130,7 +131,7 @@ def _per_channel(
 
     lowering.call(
         kernel,
-        rows.n_rows * chunks,
+        rows.n_rows * chunks, max_claims=claims(y.nbytes),
         x=x.address, y=y.address, run=rows.run, chunk=chunk, chunks=chunks, period=period,
         scale=lowering.constant(owner, "scales", lambda: repeated(scale)),
         shift=lowering.constant(owner, "shifts", lambda: repeated(shift)),

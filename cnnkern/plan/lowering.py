@@ -20,7 +20,7 @@ from ..ops.window import RowWindow, Window
 from ..shapes import product
 from .bands import join_in_bands, pays_in_bands
 from .buffer import ABSOLUTE, Address, Buffer, pixels, stride_fields
-from .call import MAX_CLAIMS, Step
+from .call import MAX_CLAIMS, MIN_CLAIMS, Step
 from .conv import lower_conv
 from .depthwise import lower_depthwise
 from .dot import lower_dot
@@ -397,7 +397,7 @@ class Lowering:
         _, s_d, s_h, s_w = inner.strides
         self.call(
             "f32_halo",
-            N * (D + d0 + d1) * (H + h0 + h1),
+            N * (D + d0 + d1) * (H + h0 + h1), max_claims=MIN_CLAIMS,
             y=inner.address + -(d0 * s_d + h0 * s_h + w0 * s_w),
             D=D, H=H, W=W, D0=d0, D1=d1, H0=h0, H1=h1, W0=w0, W1=w1,
             **stride_fields("y", inner.strides),

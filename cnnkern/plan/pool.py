@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..ops.window import Window, lift
 from .buffer import Buffer, stride_fields
+from .call import claims
 from .depthwise import row_sums
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def lower_pool(
     _, OD, OH, OW, _ = y.dims
     lowering.call(
         kernel,
-        y.dims[0] * OD * OH,
+        y.dims[0] * OD * OH, max_claims=claims(y.nbytes),
         x=x.address, y=y.address, OD=OD, OH=OH, OW=OW,
         **dict(zip("DHWC", x.dims[1:], strict=True)),
         **dict(zip(("KD", "KH", "KW"), lift(sizes, 1), strict=True)),

@@ -40,6 +40,14 @@ def test_neighbouring_tasks_share_rows_or_panels() -> None:
     assert (by_panels["row_step"], by_panels["panel_step"]) == (1, 7)
 
 
+def test_two_threads_end_together() -> None:
+    """49 rows are halves, not 28 and 21; of 784 rows and one panel 7 tasks would be 3 and 4."""
+    halves = _blocks(49, 6, 10**7, 1, 14, by_rows=True, min_tasks=16)
+    assert (halves["rows_per_task"], halves["row_blocks"]) == (25, 2)
+    even = _blocks(784, 1, 10**6, 1, 14, by_rows=True, min_tasks=16)
+    assert (even["rows_per_task"], even["row_blocks"]) == (98, 8)
+
+
 def test_no_rows_are_one_empty_block() -> None:
     assert _blocks(0, 3, 0, 1, 14, by_rows=True, min_tasks=16)["rows_per_task"] == 14
 
@@ -53,8 +61,9 @@ def test_blocks_cover_everything_once(
 ) -> None:
     blocks = _blocks(M, panels, flops, groups, isa.heights[0], by_rows, min_tasks)
     rows, per_task = blocks["rows_per_task"], blocks["panels_per_task"]
-    assert rows % isa.heights[0] == 0 or rows == ROWS_PER_TASK
+    assert rows <= ROWS_PER_TASK
     assert (blocks["row_blocks"] - 1) * rows < M <= blocks["row_blocks"] * rows
+    assert blocks["row_blocks"] == 1 or rows == -(-M // blocks["row_blocks"])
     assert (blocks["panel_blocks"] - 1) * per_task < panels <= blocks["panel_blocks"] * per_task
 
 
