@@ -1,10 +1,11 @@
-"""The pooling micro-kernel: a box of pixels folded to one, channel vectors in registers.
+"""The pooling micro-kernel: boxes of pixels folded to one each, channel vectors in registers.
 
-y[c] = finish(fold over d, h, w of x[d, h, w, c])
+y[i, c] = finish(fold over d, h, w of x[i, d, h, w, c]) for neighbouring boxes i
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from .isa import Isa
 from .simd import Simd
 from .vector import F32, I64, VOID
 
-VECTORS = 4  # a full tile: 4 sums hide the latency of an addition
+VECTORS = 4  # folded side by side: 4 sums hide the latency of an addition
+UNROLLED = ((1, 2, 2), (1, 3, 3))  # sizes D, H, W of boxes that have code of their own
 
 
 @dataclass(frozen=True)
@@ -47,69 +49,125 @@ MAX_OR_NAN = Fold("max_or_nan", float("-inf"), _larger_or_nan)
 MEAN = Fold("mean", 0.0, lambda builder, a, b: builder.fadd(a, b), is_mean=True)
 
 ARGUMENTS = (
-    "x",  # address of the box's first pixel
-    "D", "H", "W",
+    "x",  # address of the first box's first pixel
+    "D", "H", "W",  # pixels of a box
     "x_d", "x_h", "x_w",  # bytes
+    "C",
     "y",
-    "n_valid",  # channels from here on
+    "n_boxes",
+    "x_step", "y_step",  # bytes from one box to the next
 )  # fmt: skip
 
 
 def fold_call(isa: Isa, fold: Fold):
-    """Return ``tile(*ARGUMENTS, count)``: does and returns how many channels.
-
-    A mean is the sum divided by `count`.
-    """
+    """Return ``fold(*ARGUMENTS, count)`` for Numba code; a mean is the sum over `count`."""
 
     @intrinsic
-    def tile(typing, x, D, H, W, x_d, x_h, x_w, y, n_valid, count):
+    def call(typing, x, D, H, W, x_d, x_h, x_w, C, y, n_boxes, x_step, y_step, count):
         def emit(context, builder, signature, args):
-            return _emit_dispatch(builder, isa, fold, args)
+            _emit_dispatch(builder, isa, fold, args)
+            return context.get_dummy_value()
 
-        return types.int64(*[types.int64] * len(ARGUMENTS), types.float32), emit
+        return types.void(*[types.int64] * len(ARGUMENTS), types.float32), emit
 
-    return tile
+    return call
 
 
 def _emit_dispatch(builder, isa, fold, args):
-    """Emit the choice between VECTORS full vectors and one masked vector."""
-    n_full = ir.Constant(I64, VECTORS * isa.lanes)
-    is_full = builder.icmp_signed(">=", args[-2], n_full)
-    with builder.if_else(is_full) as (full, partial):
-        for branch, n_vectors in ((full, VECTORS), (partial, 1)):
-            with branch:
-                builder.call(_function(builder.module, isa, fold, n_vectors), args)
-    return builder.select(is_full, n_full, ir.Constant(I64, isa.lanes))
+    """Emit the choice between boxes of a size known here and any others."""
+    named = dict(zip(ARGUMENTS, args[:-1], strict=True))
+    done = builder.append_basic_block("fold.done")
+    for sizes in UNROLLED:
+        equal = (
+            builder.icmp_signed("==", named[axis], ir.Constant(I64, size))
+            for axis, size in zip("DHW", sizes, strict=True)
+        )
+        with builder.if_then(reduce(builder.and_, equal)):
+            builder.call(_function(builder.module, isa, fold, sizes), args)
+            builder.branch(done)
+    builder.call(_function(builder.module, isa, fold), args)
+    builder.branch(done)
+    builder.position_at_end(done)
 
 
-def _function(module, isa, fold, n_vectors):
-    name = f"f32_fold_{fold.name}_{n_vectors}__{isa.name}"
+def _function(module, isa, fold, sizes=None):
+    name = f"f32_fold_{fold.name}_{'x'.join(map(str, sizes or 'n'))}__{isa.name}"
     if name not in module.globals:
         signature = ir.FunctionType(VOID, [I64] * len(ARGUMENTS) + [F32])
         function = ir.Function(module, signature, name)
         function.linkage = "internal"
-        _emit_tile(function, isa, fold, n_vectors)
+        function.attributes.add("noinline")  # each has all registers
+        _Boxes(isa, fold, sizes).emit(function)
     return module.globals[name]
 
 
-def _emit_tile(function, isa, fold, n_vectors):
-    b = ir.IRBuilder(function.append_basic_block())
-    simd = Simd(isa, b)
-    named = dict(zip((*ARGUMENTS, "count"), function.args, strict=True))
-    mask = simd.mask(named["n_valid"]) if n_vectors == 1 else None
-    slots = simd.variables([simd.constant(fold.start)] * n_vectors)
-    nbytes = 4 * isa.lanes
-    with cgutils.for_range(b, named["D"]) as d, cgutils.for_range(b, named["H"]) as h:
-        steps = b.add(b.mul(d.index, named["x_d"]), b.mul(h.index, named["x_h"]))
-        row = b.add(named["x"], steps)
-        with cgutils.for_range(b, named["W"]) as w:
-            pixel = b.add(row, b.mul(w.index, named["x_w"]))
-            for v, slot in enumerate(slots):
-                x = simd.load(simd.offset(pixel, v * nbytes), mask)
-                b.store(fold.combine(b, b.load(slot), x), slot)
-    for v, slot in enumerate(slots):
-        y = b.load(slot)
-        if fold.is_mean:
-            y = b.fdiv(y, simd.splat(named["count"]))
-        simd.store(y, simd.offset(named["y"], v * nbytes), mask)
-    b.ret_void()
+@dataclass
+class _Boxes:
+    """Emits the folding of boxes."""
+
+    isa: Isa
+    fold: Fold
+    sizes: tuple[int, int, int] | None  # D, H and W where they are known
+
+    def emit(self, function: ir.Function) -> None:
+        """Emit whole blocks of vectors box by box, then what is left vector by vector."""
+        self.builder = b = ir.IRBuilder(function.append_basic_block())
+        self.simd = simd = Simd(self.isa, b)
+        self.named = named = dict(zip((*ARGUMENTS, "count"), function.args, strict=True))
+        zero, lanes, several = (ir.Constant(I64, n * self.isa.lanes) for n in (0, 1, VECTORS))
+        n_whole = b.sub(named["C"], b.srem(named["C"], several))
+        with (
+            cgutils.for_range(b, named["n_boxes"]) as box,
+            cgutils.for_range_slice(b, zero, n_whole, several) as (c, _),
+        ):
+            self._fold_vectors(box.index, c, VECTORS)
+        with cgutils.for_range_slice(b, n_whole, named["C"], lanes) as (c, _):
+            mask = simd.mask(b.sub(named["C"], c))
+            with cgutils.for_range(b, named["n_boxes"]) as box:
+                self._fold_vectors(box.index, c, 1, mask)
+        b.ret_void()
+
+    def _fold_vectors(self, box, c, n_vectors, mask=None):
+        """Emit ``y = fold(x)`` of a box for neighbouring vectors from channel `c` on."""
+        b, simd = self.builder, self.simd
+        x, y = self._address("x", box, c), self._address("y", box, c)
+        slots = simd.variables([simd.constant(self.fold.start)] * n_vectors)
+        self._each_pixel(x, lambda pixel: self._combine(slots, pixel, mask))
+        for v, slot in enumerate(slots):
+            result = b.load(slot)
+            if self.fold.is_mean:
+                result = b.fdiv(result, simd.splat(self.named["count"]))
+            simd.store(result, self._vector(y, v), mask)
+
+    def _address(self, array, box, c):
+        b, start, step = self.builder, self.named[array], self.named[f"{array}_step"]
+        return b.add(b.add(start, b.mul(box, step)), b.shl(c, ir.Constant(I64, 2)))
+
+    def _each_pixel(self, x, emit):
+        """Emit code for the pixels of a box, in order."""
+        b, named = self.builder, self.named
+        if self.sizes is None:
+            with (
+                cgutils.for_range(b, named["D"]) as d,
+                cgutils.for_range(b, named["H"]) as h,
+                cgutils.for_range(b, named["W"]) as w,
+            ):
+                emit(self._pixel(x, d.index, h.index, w.index))
+        else:
+            for indices in np.ndindex(self.sizes):
+                emit(self._pixel(x, *(ir.Constant(I64, i) for i in indices)))
+
+    def _pixel(self, x, *indices):
+        for index, stride in zip(indices, ("x_d", "x_h", "x_w"), strict=True):
+            x = self.builder.add(x, self.builder.mul(index, self.named[stride]))
+        return x
+
+    def _combine(self, slots, pixel, mask):
+        for v, slot in enumerate(slots):
+            x = self.simd.load(self._vector(pixel, v), mask)
+            self.builder.store(
+                self.fold.combine(self.builder, self.builder.load(slot), x), slot
+            )
+
+    def _vector(self, address, v):
+        return self.simd.offset(address, 4 * v * self.isa.lanes)

@@ -54,10 +54,8 @@ def _depthwise(taps: int, stride: int):
                         activate_pixels(p, y_row + ow * p.y_w, width, C)
                     ow += width
                 if p.sums:
-                    sums, c = p.sums + row * p.sums_row + 4 * c0, 0
-                    while c < C:
-                        y = y_row + 4 * c
-                        c += add_pixels(y, 1, 1, p.OW, 0, 0, p.y_w, sums + 4 * c, C - c, ONE)
+                    sums = p.sums + row * p.sums_row + 4 * c0
+                    add_pixels(y_row, 1, 1, p.OW, 0, 0, p.y_w, C, sums, 1, 0, 0, ONE)
 
         return kernel
 
