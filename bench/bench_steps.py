@@ -19,7 +19,14 @@ from cnnkern.inspect.profile import Profile
 
 UNKNOWN_LENGTH = 224  # of image axes that a model leaves open
 # Convolutions and matrix products.
-PRODUCTS = ("f32_conv", "f32_winograd", "f32_strassen", "f32_depthwise", "f32_bands")
+PRODUCTS = (
+    "f32_conv",
+    "f32_narrow_conv",
+    "f32_winograd",
+    "f32_strassen",
+    "f32_depthwise",
+    "f32_bands",
+)
 
 
 def largest_other_step(profile: Profile) -> tuple[float, str]:

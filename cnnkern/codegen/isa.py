@@ -32,6 +32,11 @@ class Isa:
         """NR, the columns of a full tile."""
         return self.lanes * self.vectors
 
+    @property
+    def narrow_pixels(self) -> int:
+        """Pixels of a tile of few columns: their sums fill three quarters of the registers."""
+        return self.lanes // 2
+
 
 # 32 registers: 14 x 2 accumulators, 2 filter vectors; the FMA broadcasts pixels itself. Half
 # a vector takes half the time where the unit is half as wide (Zen 4).
@@ -52,6 +57,9 @@ GENERIC = Isa(
     "x86-64" if platform.machine() in ("x86_64", "AMD64") else "",
     platform.machine() in ("arm64", "aarch64"),
 )
+
+# At most so many columns are few: a mask or a score, two classes, a picture.
+NARROW_COLUMNS = 3
 
 # Independent multiply-adds that keep every unit busy: latency 4 x 2 per cycle, and they
 # fit into 16 registers.

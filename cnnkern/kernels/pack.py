@@ -90,6 +90,30 @@ def write_rows(panels: tuple[np.ndarray, np.ndarray], rows: np.ndarray, at: int)
     last[..., at : at + n_rows, : N - split] = rows[..., split:]
 
 
+def pack_columns(w: np.ndarray, b: np.ndarray | None, run_len: int, isa: Isa) -> np.ndarray:
+    """Pack a matrix of few columns: the bias, then for each vector of a run all columns.
+
+    Parameters
+    ----------
+    w : float32[n_runs * run_len, N]
+    b : float32[N] or None
+
+    Returns
+    -------
+    float32[1 + n_runs * ceil(run_len / LANES) * N, LANES]
+        The bias stands in the first row. Floats beyond a run are zeros.
+    """
+    K, N = w.shape
+    vectors = -(-run_len // isa.lanes)
+    runs = np.zeros((K // run_len, vectors * isa.lanes, N), np.float32)
+    runs[:, :run_len] = w.reshape(-1, run_len, N)
+    packed = np.zeros((1 + K // run_len * vectors * N, isa.lanes), np.float32)
+    packed[1:] = runs.reshape(-1, isa.lanes, N).transpose(0, 2, 1).reshape(-1, isa.lanes)
+    if b is not None:
+        packed[0, :N] = b
+    return packed
+
+
 def pack_channels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     """Pack depthwise filters: for each channel vector its bias, then its K taps.
 

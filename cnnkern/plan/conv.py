@@ -1,4 +1,4 @@
-"""Convolutions and matrix products as calls of the one direct kernel."""
+"""Convolutions and matrix products as calls of the direct kernels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..codegen.isa import Isa
+from ..codegen.isa import NARROW_COLUMNS, Isa
 from ..graph import Array
 from ..kernels.memory import whole_lines
-from ..kernels.pack import pack_panels, packed_floats, panel_floats
+from ..kernels.pack import pack_columns, pack_panels, packed_floats, panel_floats
 from ..lazy import Weight
 from ..ops.window import Triple, Window, lift
 from .buffer import (
@@ -70,17 +70,46 @@ def lower_conv(
     gate : of one pixel per image, for filters of one tap
     """
     *taps, C, OC = filters.shape
-    N, columns = OC // groups, filters.reshape(-1, OC)
-    panels = lowering.constant(
-        owner, "panels", lambda: _pack_groups(columns, bias, groups, lowering.isa)
-    )
+    runs = _runs(x, lift(window.dilation, 1), lift(taps, 1), C)
+    if groups == 1 and gate is None and is_narrow(C, OC, lowering.isa):
+        matrix = _columns(lowering, owner, filters, bias, runs)
+    else:
+        matrix = _panels(lowering, owner, filters, bias, groups)
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
     lower_matrix(
         lowering, x.address + -corner, output_strides(x, window), y,
-        _runs(x, lift(window.dilation, 1), lift(taps, 1), C),
-        Matrix(panels, columns.shape[0], N, groups, FLOAT_NBYTES * C, FLOAT_NBYTES * N),
-        epilogue, residual, gate=gate,
+        runs, matrix, epilogue, residual, gate=gate,
     )  # fmt: skip
+
+
+def is_narrow(C: int, OC: int, isa: Isa) -> bool:
+    """Tell whether channels should fill the vectors, because columns do not."""
+    return OC <= NARROW_COLUMNS and isa.lanes <= C
+
+
+def _columns(
+    lowering: Lowering, owner: object, filters: Weight, bias: Array | None, runs: Runs
+) -> Matrix:
+    """Return filters of few columns."""
+    w, isa = filters.reshape(-1, filters.shape[-1]), lowering.isa
+    packed = lowering.constant(
+        owner, f"columns for runs of {runs.length}",
+        lambda: pack_columns(np.asarray(w), bias, runs.length, isa),
+    )  # fmt: skip
+    K, N = w.shape
+    return Matrix(packed, K, N, is_narrow=True)
+
+
+def _panels(
+    lowering: Lowering, owner: object, filters: Weight, bias: Array | None, groups: int
+) -> Matrix:
+    """Return filters whose columns fill vectors."""
+    *_, C, OC = filters.shape
+    w, N = filters.reshape(-1, OC), OC // groups
+    packed = lowering.constant(
+        owner, "panels", lambda: _pack_groups(w, bias, groups, lowering.isa)
+    )
+    return Matrix(packed, w.shape[0], N, groups, FLOAT_NBYTES * C, FLOAT_NBYTES * N)
 
 
 @dataclass(frozen=True)
@@ -101,6 +130,7 @@ class Matrix:
     groups: int = 1
     x_group: int = 0  # bytes from one group's inputs to the next one's
     y_group: int = 0  # and from its outputs
+    is_narrow: bool = False  # packed as few columns
 
 
 def lower_matrix(
@@ -147,7 +177,7 @@ def lower_matrix(
         scratch = gated + blocks["rows_per_task"] * pixel_nbytes
     lowering.scratch(scratch)
     lowering.call(
-        "f32_conv",
+        "f32_narrow_conv" if matrix.is_narrow else "f32_conv",
         groups * blocks["panel_blocks"] * blocks["row_blocks"] if M else 0,
         x=x, y=y.address, panels=matrix.panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),

@@ -18,12 +18,12 @@ import numpy as np
 
 from ..codegen.isa import Isa
 from ..graph import Array
-from ..kernels.pack import pack_panels
+from ..kernels.pack import pack_columns, pack_panels
 from ..lazy import Weight
 from ..ops.window import Window, lift
 from ..shapes import product
 from .buffer import Buffer, Strides
-from .conv import Matrix, Runs, lower_matrix
+from .conv import Matrix, Runs, is_narrow, lower_matrix
 from .epilogue import Epilogue
 
 if TYPE_CHECKING:
@@ -79,13 +79,14 @@ def lower_transpose(
         if 0 in outputs.dims:
             continue
         n_taps = product(tuple(len(p.taps) for p in phase))
-        panels = lowering.constant(
-            owner, f"panels of phase {[p.first for p in phase]}",
+        packed = lowering.constant(
+            owner, f"phase {[p.first for p in phase]}",
             partial(_pack_phase, filters, bias, phase, lowering.isa),
         )  # fmt: skip
+        matrix = Matrix(packed, n_taps * C, OC, is_narrow=is_narrow(C, OC, lowering.isa))
         lower_matrix(
             lowering, x.address, x.strides, outputs,
-            Runs(_offsets(x.strides, phase), C), Matrix(panels, n_taps * C, OC), epilogue,
+            Runs(_offsets(x.strides, phase), C), matrix, epilogue,
         )  # fmt: skip
 
 
@@ -96,7 +97,8 @@ def _pack_phase(
     *taps, OC, C = filters.shape
     lifted = np.asarray(filters).reshape(*lift(taps, 1), OC, C)
     chosen = lifted[np.ix_(*(p.taps for p in phase))]
-    return pack_panels(chosen.transpose(0, 1, 2, 4, 3).reshape(-1, OC), bias, isa)
+    w = chosen.transpose(0, 1, 2, 4, 3).reshape(-1, OC)
+    return pack_columns(w, bias, C, isa) if is_narrow(C, OC, isa) else pack_panels(w, bias, isa)
 
 
 def _outputs(y: Buffer, phase: Sequence[Phase], strides: Sequence[int]) -> Buffer:
