@@ -48,6 +48,7 @@ WINOGRAD_KERNELS = (
 STRASSEN_KERNELS = ("f32_conv", "f32_strassen")
 # Fewer tiles than this per image do not pay for filters of four times the size.
 WINOGRAD_MIN_TILES = 8
+F2X2_MIN_CHANNELS = 32  # with fewer, the steps of tiles of 2x2 outputs cost what they save
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +229,9 @@ class Conv(SlidingFilter):
         if not self.may_transform or self.is_pointwise:
             return 0
         H, W = known(output_lengths(tuple(lengths), *self.window))
-        fitting = (t for t in WINOGRAD_TILES if -(-H // t) * -(-W // t) >= WINOGRAD_MIN_TILES)
+        has_channels = min(self.in_channels, self.out_channels) >= F2X2_MIN_CHANNELS
+        tiles = WINOGRAD_TILES if has_channels else WINOGRAD_TILES[:1]
+        fitting = (t for t in tiles if -(-H // t) * -(-W // t) >= WINOGRAD_MIN_TILES)
         return next(fitting, 0)
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:

@@ -11,9 +11,9 @@ from cnnkern.codegen.isa import Isa, available
 from cnnkern.codegen.transform import TRANSFORMS
 from cnnkern.graph import Array, Graph
 from cnnkern.ops.activation import Activation
-from cnnkern.ops.conv import WINOGRAD_MIN_TILES, Conv
+from cnnkern.ops.conv import F2X2_MIN_CHANNELS, WINOGRAD_MIN_TILES, Conv
 from cnnkern.ops.merge import Add
-from cnnkern.passes import WINOGRAD_MIN_CHANNELS, allow_transforms, optimise
+from cnnkern.passes import allow_transforms, optimise, pays_in_winograd_tiles
 from cnnkern.plan import Constants, make_plan
 from cnnkern.plan.winograd import transform_filters
 from support import graph_of, run_kernels
@@ -23,6 +23,11 @@ BOUND = 1e-5
 
 SIZES = ((5, 6), (7, 7), (11, 9), (12, 16), (13, 29))  # the first two in tiles of 2 x 2
 CHANNELS = ((32, 32), (33, 47), (64, 80), (80, 112))  # the last one in separate steps
+FEW_CHANNELS = ((8, 16), (13, 11), (40, 5))  # in tiles of 4 x 4 only
+CASES = [
+    *itertools.product(SIZES, CHANNELS),
+    *itertools.product([size for size in SIZES if size[0] > 8], FEW_CHANNELS),
+]
 
 
 def conv_graph(
@@ -59,7 +64,7 @@ def is_winograd(kernel: str) -> bool:
 
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
-@pytest.mark.parametrize(("size", "channels"), list(itertools.product(SIZES, CHANNELS)))
+@pytest.mark.parametrize(("size", "channels"), CASES)
 @pytest.mark.usefixtures("always_parallel")
 def test_tiles_match_float64(
     isa: Isa, size: tuple[int, int], channels: tuple[int, int]
@@ -78,6 +83,17 @@ def test_tiles_match_float64(
     for n_threads in (2, 3):
         (shared,) = run_kernels(fast, x, s, isa=isa, n_threads=n_threads)
         np.testing.assert_array_equal(shared, alone)
+
+
+@pytest.mark.parametrize(
+    ("C", "OC", "pays"),
+    [
+        (3, 64, False), (8, 8, False), (8, 16, True), (12, 12, True), (16, 4, True),
+        (64, 3, False),
+    ],
+)  # fmt: skip
+def test_transforms_must_save_their_time(C: int, OC: int, pays: bool) -> None:
+    assert pays_in_winograd_tiles(C, OC) == pays
 
 
 def test_batch_does_not_change_bits() -> None:
@@ -133,10 +149,11 @@ def test_strict_precision_sums_directly() -> None:
     [
         ({"strides": (2, 2)}, 32, 24),
         ({"dilation_rate": (2, 2)}, 32, 24),
-        ({}, WINOGRAD_MIN_CHANNELS - 1, 24),
+        ({}, 3, 24),
+        ({}, F2X2_MIN_CHANNELS - 1, 7),
         ({}, 32, 4 * int(WINOGRAD_MIN_TILES**0.5) - 4),
     ],
-    ids=["strided", "dilated", "few channels", "small image"],
+    ids=["strided", "dilated", "few channels", "few channels in small tiles", "small image"],
 )
 def test_other_convolutions_stay_direct(
     options: dict[str, tuple[int, int]], channels: int, size: int
