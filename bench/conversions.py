@@ -29,51 +29,6 @@ DEFAULT_SIZE = 224
 SIZES = {"InceptionV3": 299, "InceptionResNetV2": 299, "Xception": 299, "NASNetLarge": 331}
 
 
-def lenet() -> Any:
-    """Return the digit classifier of LeNet's size: 61,706 weights on 28x28 pixels."""
-    import keras
-
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Rescaling(1 / 255),
-            layers.Conv2D(6, 5, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(16, 5, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(120, activation="relu"),
-            layers.Dense(84, activation="relu"),
-            layers.Dense(10),
-        ]
-    )
-
-
-def seed() -> Any:
-    """Return the network of 12 weights, on pixels of 0..255 like the others."""
-    import keras
-
-    from cnnkern.demo.seed import PUBLISHED
-
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((4, 4, 1)),
-            layers.Conv2D(1, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Flatten(),
-            layers.Dense(1, activation="sigmoid"),
-        ]
-    )
-    filters, *others = PUBLISHED
-    model.set_weights([filters / 255, *others])
-    return model
-
-
-OWN = {"seed": seed, "LeNet": lenet}
-
-
 def application(name: str, rng: np.random.Generator) -> Any:
     """Return a model of ``keras.applications`` at its default size, with random weights."""
     import keras
@@ -92,6 +47,7 @@ def build(name: str, target: Path) -> None:
     import keras
 
     from applications import images
+    from own_models import OWN
 
     rng = np.random.default_rng(0)
     keras.utils.set_random_seed(0)
