@@ -213,7 +213,7 @@ def pays_in_winograd_tiles(C: int, OC: int) -> bool:
     with the width of a vector both change.
     """
     columns = -(-OC // WINOGRAD_UNIT) * WINOGRAD_UNIT
-    vectors = -(-C // WINOGRAD_VECTOR) - (-OC // WINOGRAD_VECTOR)
+    vectors = sum(-(-n // WINOGRAD_VECTOR) for n in (C, OC))
     return OC > NARROW_COLUMNS and C * columns > WINOGRAD_TRANSFORM * vectors
 
 

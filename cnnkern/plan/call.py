@@ -8,8 +8,8 @@ from typing import Any
 
 from .buffer import ABSOLUTE, Address
 
-# Claims of a step: enough for several threads to end together, of which each costs about as
-# much as a thousand multiply-adds, or as CLAIM_NBYTES / 10 written by a simple step.
+# Claims of a step: enough for several threads to end together. Each costs about as much as a
+# thousand multiply-adds, a tenth of what a simple step takes to write CLAIM_NBYTES.
 MAX_CLAIMS, MIN_CLAIMS = 32, 4
 CLAIM_NBYTES = 8 << 10
 

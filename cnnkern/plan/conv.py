@@ -14,6 +14,7 @@ from ..kernels.memory import whole_lines
 from ..kernels.pack import pack_columns, pack_panels, packed_floats, panel_floats
 from ..lazy import Weight
 from ..ops.window import Triple, Window, lift
+from ..shapes import product
 from .buffer import (
     FLOAT_NBYTES,
     Address,
@@ -38,7 +39,8 @@ MIN_GATED_TASKS = 8
 # Bytes of filters from the L3 cache in the time of a byte of the input from another core.
 # The cores of a virtual machine often share no L3, and it does not say so.
 TRANSFER_COST = 8
-PART = 64  # products of a partial sum, where sums are taken in parts
+# Products of a partial sum, where sums are taken in parts, and of a sum that is not.
+PART, MAX_WHOLE = 64, 128
 # Below this many operations a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
 FILTER_FLOPS = 24  # operations in the time in which a float of the filters arrives
@@ -71,7 +73,8 @@ def lower_conv(
     """
     *taps, C, OC = filters.shape
     runs = _runs(x, lift(window.dilation, 1), lift(taps, 1), C)
-    if groups == 1 and gate is None and is_narrow(C, OC, lowering.isa):
+    may_be_narrow = groups == 1 and gate is None
+    if may_be_narrow and is_narrow(lowering, C, OC, product(filters.shape[:-1])):
         matrix = _columns(lowering, owner, filters, bias, runs)
     else:
         matrix = _panels(lowering, owner, filters, bias, groups)
@@ -82,9 +85,14 @@ def lower_conv(
     )  # fmt: skip
 
 
-def is_narrow(C: int, OC: int, isa: Isa) -> bool:
-    """Tell whether channels should fill the vectors, because columns do not."""
-    return OC <= NARROW_COLUMNS and isa.lanes <= C
+def is_narrow(lowering: Lowering, C: int, OC: int, K: int) -> bool:
+    """Tell whether channels should fill the vectors, because columns do not.
+
+    Every lane has a sum of its own; where it were long and sums are taken in parts, it is not.
+    """
+    lanes = lowering.isa.lanes
+    is_short = MAX_WHOLE * lanes >= K
+    return OC <= NARROW_COLUMNS and lanes <= C and (is_short or not lowering.in_parts)
 
 
 def _columns(
@@ -258,7 +266,7 @@ def scratch_nbytes(rows_per_task: int, isa: Isa) -> int:
 
 def _part(K: int, run_len: int) -> int:
     """Return the products of a partial sum: whole runs where these are short."""
-    return max(K, 1) if K <= 2 * PART else min(run_len, PART)
+    return max(K, 1) if K <= MAX_WHOLE else min(run_len, PART)
 
 
 def tile_height(pixel_nbytes: int, heights: Sequence[int]) -> int:

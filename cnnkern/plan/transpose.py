@@ -78,27 +78,27 @@ def lower_transpose(
         outputs = _outputs(y, phase, strides)
         if 0 in outputs.dims:
             continue
-        n_taps = product(tuple(len(p.taps) for p in phase))
+        K = product(tuple(len(p.taps) for p in phase)) * C
+        narrow = is_narrow(lowering, C, OC, K)
         packed = lowering.constant(
-            owner, f"phase {[p.first for p in phase]}",
-            partial(_pack_phase, filters, bias, phase, lowering.isa),
+            owner, f"{'columns' if narrow else 'panels'} of phase {[p.first for p in phase]}",
+            partial(_pack_phase, filters, bias, phase, lowering.isa, narrow),
         )  # fmt: skip
-        matrix = Matrix(packed, n_taps * C, OC, is_narrow=is_narrow(C, OC, lowering.isa))
         lower_matrix(
-            lowering, x.address, x.strides, outputs,
-            Runs(_offsets(x.strides, phase), C), matrix, epilogue,
+            lowering, x.address, x.strides, outputs, Runs(_offsets(x.strides, phase), C),
+            Matrix(packed, K, OC, is_narrow=narrow), epilogue,
         )  # fmt: skip
 
 
 def _pack_phase(
-    filters: Weight, bias: Array | None, phase: Sequence[Phase], isa: Isa
+    filters: Weight, bias: Array | None, phase: Sequence[Phase], isa: Isa, narrow: bool
 ) -> np.ndarray:
     """Pack the taps of a phase as one matrix ``float32[n_taps * C, OC]``."""
     *taps, OC, C = filters.shape
     lifted = np.asarray(filters).reshape(*lift(taps, 1), OC, C)
     chosen = lifted[np.ix_(*(p.taps for p in phase))]
     w = chosen.transpose(0, 1, 2, 4, 3).reshape(-1, OC)
-    return pack_columns(w, bias, C, isa) if is_narrow(C, OC, isa) else pack_panels(w, bias, isa)
+    return pack_columns(w, bias, C, isa) if narrow else pack_panels(w, bias, isa)
 
 
 def _outputs(y: Buffer, phase: Sequence[Phase], strides: Sequence[int]) -> Buffer:

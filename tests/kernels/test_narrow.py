@@ -52,6 +52,15 @@ def test_few_columns_of_many_channels(C: int, OC: int, is_narrow: bool) -> None:
         assert ("f32_narrow_conv" in kernels(layer(C, op), 1, 4, 5, C)) == is_narrow
 
 
+def test_long_sums_of_strict_precision_are_taken_in_parts() -> None:
+    """A lane may have 128 products."""
+    C = 128 * LANES
+    for channels, kernel in ((C, "f32_narrow_conv"), (C + 1, "f32_conv")):
+        graph = layer(channels, Dense(np.ones((channels, 1), np.float32)))
+        (step,) = make_plan(graph, {"x": (1, 1, 1, channels)}, Constants(), in_parts=True).steps
+        assert step.kernel == kernel
+
+
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
 @pytest.mark.parametrize("OC", range(1, NARROW_COLUMNS + 1))
 def test_transposed_on_integers(isa: Isa, OC: int) -> None:
