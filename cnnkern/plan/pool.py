@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..ops.window import Window, lift
+from ..shapes import product
 from .buffer import Buffer, stride_fields
 from .call import claims
 from .depthwise import row_sums
@@ -46,16 +47,25 @@ def lower_global_pool(lowering: Lowering, kernel: str, x: Buffer, y: Buffer) -> 
     wrote, and does not take the others away from theirs. For a mean a depthwise convolution
     has summed its rows already.
     """
-    N, D, H, W, C = x.dims
+    N, *space, C = x.dims
     sums = row_sums(lowering, x) if kernel == "f32_global_average" else None
-    if sums is not None:
-        x = sums
-    elif H >= ROW_BLOCKS:
+    x = _upright(x) if sums is None else sums
+    H = x.dims[2]
+    if sums is None and H >= ROW_BLOCKS:
         blocks = -(-H // -(-H // ROW_BLOCKS))
         partial = lowering.temporary((N, blocks, C))
         _fold(lowering, kernel, x, partial, row_blocks=blocks, count=1)
         x = partial
-    _fold(lowering, kernel, x, y, row_blocks=1, count=D * H * W)
+    _fold(lowering, kernel, x, y, row_blocks=1, count=product(tuple(space)))
+
+
+def _upright(x: Buffer) -> Buffer:
+    """Return a sequence as an image of one column: its rows can be shared out."""
+    N, D, H, W, C = x.dims
+    if H > 1:
+        return x
+    s_n, s_d, _, s_w = x.strides
+    return Buffer((N, D, W, 1, C), x.address, (s_n, s_d, s_w, s_w))
 
 
 def _fold(
