@@ -3,7 +3,8 @@
     PYTHONPATH=tests python bench/bench_models.py [NAME ...]
         [--threads 1 2] [--batch 1 16] [--rounds 10] [--quick]
 
-The models have random weights that keep activations alive, at their default image sizes.
+The models are some of ``keras.applications``, at their default image sizes, with random weights
+that keep activations alive, and some of sizes that people train themselves (own_models.py).
 They are converted once, into the folder, beside their images and what ``model.predict`` says
 about them, with which every runtime is compared before it is timed. A failed conversion
 leaves FILE.error and is not tried again while that is there. A runtime that is not
