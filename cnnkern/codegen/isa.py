@@ -34,7 +34,7 @@ class Isa:
 
     @property
     def narrow_pixels(self) -> int:
-        """Pixels of a tile of few columns: their sums fill three quarters of the registers."""
+        """Pixels of a tile of few columns: their sums fill at most 3/4 of the registers."""
         return self.lanes // 2
 
 
