@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from .isa import Isa
 from .simd import Simd
-from .vector import F32, I64, VOID
+from .vector import I64, function_in
 
 # Output pixels of a tile: 7 divides the usual widths 112, 56, 28, 14, 7.
 WIDTHS = (7, 4, 2, 1)
@@ -78,22 +78,18 @@ def _function(module, isa, window, width, is_masked):
     taps, stride = window
     kind = "masked" if is_masked else "full"
     name = f"f32_depthwise_{width}_k{taps}s{stride}_{kind}__{isa.name}"
-    if name not in module.globals:
-        signature = ir.FunctionType(VOID, [I64] * len(ARGUMENTS) + [F32, F32])
-        function = ir.Function(module, signature, name)
-        function.linkage = "internal"
-        function.attributes.add("noinline")  # each tile gets all registers
-        _emit_tile(function, isa, window, width, is_masked)
-    return module.globals[name]
+
+    def emit(builder, named):
+        _emit_tile(Simd(isa, builder), named, window, width, is_masked)
+
+    return function_in(module, name, ARGUMENTS, ("lo", "hi"), emit)
 
 
-def _emit_tile(function, isa, window, width, is_masked):
+def _emit_tile(simd, named, window, width, is_masked):
     taps, stride = window
-    b = ir.IRBuilder(function.append_basic_block())
-    simd = Simd(isa, b)
-    named = dict(zip((*ARGUMENTS, "lo", "hi"), function.args, strict=True))
+    b = simd.builder
     mask = simd.mask(named["n_valid"]) if is_masked else None
-    nbytes = 4 * isa.lanes
+    nbytes = 4 * simd.isa.lanes
     sums = simd.variables([simd.load(named["bias"])] * width)
     (filters,) = simd.variables([named["filters"]])
     with cgutils.for_range(b, named["n_runs"]) as run:
@@ -112,4 +108,3 @@ def _emit_tile(function, isa, window, width, is_masked):
     for slot in sums:
         simd.store(simd.clip(b.load(slot), low, high), y, mask)
         y = b.add(y, named["y_pixel"])
-    b.ret_void()

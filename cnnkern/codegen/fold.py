@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from .isa import Isa
 from .simd import Simd
-from .vector import F32, I64, VOID
+from .vector import I64, function_in
 
 VECTORS = 4  # folded side by side: 4 sums hide the latency of an addition
 UNROLLED = ((1, 2, 2), (1, 3, 3))  # sizes D, H, W of boxes that have code of their own
@@ -92,13 +92,7 @@ def _emit_dispatch(builder, isa, fold, args):
 
 def _function(module, isa, fold, sizes=None):
     name = f"f32_fold_{fold.name}_{'x'.join(map(str, sizes or 'n'))}__{isa.name}"
-    if name not in module.globals:
-        signature = ir.FunctionType(VOID, [I64] * len(ARGUMENTS) + [F32])
-        function = ir.Function(module, signature, name)
-        function.linkage = "internal"
-        function.attributes.add("noinline")  # each has all registers
-        _Boxes(isa, fold, sizes).emit(function)
-    return module.globals[name]
+    return function_in(module, name, ARGUMENTS, ("count",), _Boxes(isa, fold, sizes).emit)
 
 
 @dataclass
@@ -109,11 +103,10 @@ class _Boxes:
     fold: Fold
     sizes: tuple[int, int, int] | None  # D, H and W where they are known
 
-    def emit(self, function: ir.Function) -> None:
+    def emit(self, builder: ir.IRBuilder, named: dict[str, Any]) -> None:
         """Emit whole blocks of vectors box by box, then what is left vector by vector."""
-        self.builder = b = ir.IRBuilder(function.append_basic_block())
+        b, self.builder, self.named = builder, builder, named
         self.simd = simd = Simd(self.isa, b)
-        self.named = named = dict(zip((*ARGUMENTS, "count"), function.args, strict=True))
         zero, lanes, several = (ir.Constant(I64, n * self.isa.lanes) for n in (0, 1, VECTORS))
         n_whole = b.sub(named["C"], b.srem(named["C"], several))
         with (
@@ -125,7 +118,6 @@ class _Boxes:
             mask = simd.mask(b.sub(named["C"], c))
             with cgutils.for_range(b, named["n_boxes"]) as box:
                 self._fold_vectors(box.index, c, 1, mask)
-        b.ret_void()
 
     def _fold_vectors(self, box, c, n_vectors, mask=None):
         """Emit ``y = fold(x)`` of a box for neighbouring vectors from channel `c` on."""

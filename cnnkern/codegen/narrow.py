@@ -18,6 +18,7 @@ Rows may repeat: the residual is read before the first store.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -26,7 +27,7 @@ from numba.extending import intrinsic
 
 from .isa import NARROW_COLUMNS, Isa
 from .simd import Simd
-from .vector import F32, I32, I64, VOID
+from .vector import F32, I32, I64, function_in
 
 # Arguments of a tile function, in order.
 ARGUMENTS = (
@@ -71,26 +72,18 @@ class _Tile:
 
     def function(self, module: ir.Module) -> ir.Function:
         name = f"f32_narrow_{self.columns}__{self.isa.name}"
-        if name not in module.globals:
-            signature = ir.FunctionType(VOID, [I64] * len(ARGUMENTS) + [F32, F32])
-            function = ir.Function(module, signature, name)
-            function.linkage = "internal"
-            function.attributes.add("noinline")  # each tile gets all registers
-            self._emit_body(function)
-        return module.globals[name]
+        return function_in(module, name, ARGUMENTS, ("lo", "hi"), self._emit_body)
 
-    def _emit_body(self, function: ir.Function) -> None:
-        self.builder = ir.IRBuilder(function.append_basic_block())
+    def _emit_body(self, builder: ir.IRBuilder, named: dict[str, Any]) -> None:
+        self.builder = builder
         self.simd = simd = Simd(self.isa, self.builder)
         self.pixels = self.isa.narrow_pixels
-        named = dict(zip((*ARGUMENTS, "lo", "hi"), function.args, strict=True))
         zeros = [simd.zeros()] * self.columns
         sums = [simd.variables(zeros) for _ in range(self.pixels)]
         self._accumulate(named, sums)
         results = self._totals(named, sums)
         self._add_residual(named, results)
         self._store(named, results)
-        self.builder.ret_void()
 
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd

@@ -23,6 +23,7 @@ broadcast (none on AVX-512, where the multiply-add broadcasts from memory).
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -31,7 +32,7 @@ from numba.extending import intrinsic
 
 from .isa import Isa
 from .simd import Simd
-from .vector import F32, I64, VOID
+from .vector import F32, I64, function_in
 
 LINE = 64  # bytes of a cache line
 # Filters stream from far caches, and the processor's own prefetch ends with every page.
@@ -105,23 +106,16 @@ class _Tile:
 
     def function(self, module: ir.Module) -> ir.Function:
         name = f"f32_tile_{self.height}x{self.width}__{self.isa.name}"
-        if name not in module.globals:
-            signature = ir.FunctionType(VOID, [I64] * len(TILE_ARGUMENTS) + [F32, F32])
-            function = ir.Function(module, signature, name)
-            function.linkage = "internal"
-            function.attributes.add("noinline")  # each tile gets all registers
-            self._emit_body(function)
-        return module.globals[name]
+        return function_in(module, name, TILE_ARGUMENTS, ("lo", "hi"), self._emit_body)
 
-    def _emit_body(self, function: ir.Function) -> None:
-        self.builder = ir.IRBuilder(function.append_basic_block())
+    def _emit_body(self, builder: ir.IRBuilder, named: dict[str, Any]) -> None:
+        self.builder = builder
         self.simd = Simd(self.isa, self.builder)
         # The vectors of a row: whole ones, then maybe a shorter one.
         self.row = [self.simd] * (self.width // self.isa.lanes)
         if rest := self.width % self.isa.lanes:
             self.row.append(Simd(replace(self.isa, lanes=rest), self.builder))
         self.unmasked = [None] * len(self.row)
-        named = dict(zip((*TILE_ARGUMENTS, "lo", "hi"), function.args, strict=True))
         self._prefetch(named)
         bias = self._columns(named["panel"])
         sums = [self.simd.variables(bias) for _ in range(self.height)]
@@ -131,7 +125,6 @@ class _Tile:
         self._add_residual(named, sums)
         self._clip(named, sums)
         self._store_columns(named, sums)
-        self.builder.ret_void()
 
     def _prefetch(self, named):
         """Let output and residual arrive from far caches while the sums are taken."""

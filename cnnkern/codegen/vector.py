@@ -1,5 +1,6 @@
 """Intrinsics: what Numba's language lacks, each a few lines of LLVM IR."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -16,6 +17,28 @@ VOID = ir.VoidType()
 def external(builder: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) -> Any:
     """Return the declaration of an LLVM intrinsic or C function in the current module."""
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, args), name)
+
+
+def function_in(
+    module: ir.Module,
+    name: str,
+    integers: Sequence[str],
+    numbers: Sequence[str],
+    emit: Callable[[ir.IRBuilder, dict[str, Any]], None],
+) -> Any:
+    """Return function `name` of the module, whose int64 and float32 arguments have names.
+
+    ``emit(builder, named)`` writes its body once. It is never inlined: each has all registers.
+    """
+    if name not in module.globals:
+        arguments = [I64] * len(integers) + [F32] * len(numbers)
+        function = ir.Function(module, ir.FunctionType(VOID, arguments), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        builder = ir.IRBuilder(function.append_basic_block())
+        emit(builder, dict(zip((*integers, *numbers), function.args, strict=True)))
+        builder.ret_void()
+    return module.globals[name]
 
 
 def multiply_add(builder: ir.IRBuilder, isa: Isa, a: Any, b: Any, c: Any) -> Any:

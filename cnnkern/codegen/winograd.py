@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from .isa import Isa
 from .simd import Simd
 from .transform import Transform
-from .vector import F32, I64, VOID
+from .vector import I64, function_in
 
 INPUT_ARGUMENTS = ("x", "x_h", "x_w", "v", "v_point", "n_valid")
 OUTPUT_ARGUMENTS = (
@@ -70,20 +70,6 @@ def output_transform(isa: Isa, size: Transform):
     return transform
 
 
-def _function(module, name, arguments, n_floats, emit):
-    """Return function `name` of the module; `emit(builder, named)` writes it once."""
-    if name not in module.globals:
-        signature = ir.FunctionType(VOID, [I64] * len(arguments) + [F32] * n_floats)
-        function = ir.Function(module, signature, name)
-        function.linkage = "internal"
-        function.attributes.add("noinline")  # each function gets all registers
-        builder = ir.IRBuilder(function.append_basic_block())
-        names = (*arguments, "lo", "hi")[: len(function.args)]
-        emit(builder, dict(zip(names, function.args, strict=True)))
-        builder.ret_void()
-    return module.globals[name]
-
-
 def _input_function(module, isa, size, is_masked):
     def emit(builder, named):
         simd = Simd(isa, builder)
@@ -101,7 +87,7 @@ def _input_function(module, isa, size, is_masked):
 
     kind = "masked" if is_masked else "full"
     name = f"f32_winograd_{size.tile}x{size.tile}_input_{kind}"
-    return _function(module, name, INPUT_ARGUMENTS, 0, emit)
+    return function_in(module, name, INPUT_ARGUMENTS, (), emit)
 
 
 def _output_function(module, isa, size, is_partial):
@@ -124,7 +110,7 @@ def _output_function(module, isa, size, is_partial):
 
     kind = "partial" if is_partial else "full"
     name = f"f32_winograd_{size.tile}x{size.tile}_output_{kind}"
-    return _function(module, name, OUTPUT_ARGUMENTS, 2, emit)
+    return function_in(module, name, OUTPUT_ARGUMENTS, ("lo", "hi"), emit)
 
 
 def _store_full(simd, named, rows):
