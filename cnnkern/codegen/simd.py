@@ -88,16 +88,14 @@ class Simd:
         function = external(self.builder, name, VOID, arguments)
         self.builder.call(function, [value, pointer, ir.Constant(I32, 4), mask])
 
-    def prefetch(self, address: Any, for_write: bool = False) -> None:
-        """Ask for the cache line of `address`."""
+    def prefetch(self, address: Any, for_write: bool = False, level: int = 1) -> None:
+        """Ask for the cache line of `address`, to come to the cache of this level."""
         pointer = self.pointer(address, I32)
         function = external(
             self.builder, "llvm.prefetch.p0", VOID, [pointer.type, I32, I32, I32]
         )
-        everywhere, data = ir.Constant(I32, 3), ir.Constant(I32, 1)
-        self.builder.call(
-            function, [pointer, ir.Constant(I32, int(for_write)), everywhere, data]
-        )
+        flags = [ir.Constant(I32, flag) for flag in (int(for_write), 4 - level, 1)]
+        self.builder.call(function, [pointer, *flags])
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """Return a * b + c."""

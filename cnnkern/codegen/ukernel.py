@@ -54,6 +54,7 @@ TILE_ARGUMENTS = (
     "n_valid",  # columns to store
     "part",  # products of a partial sum
     "totals",  # address of float32[height, width] for the sum of the parts; 0: one part
+    "is_far",  # not 0: the filters are in no cache of this core yet
 )
 
 
@@ -67,12 +68,12 @@ def tile_call(isa: Isa, narrowest: int = 1):
     @intrinsic
     def tile(typing, n_rows, n_units, x_rows, runs, n_runs, run_len, panel,
              y_rows, r_rows, u_rows, scale, column_offset, n_valid, part, totals,
-             lo, hi):  # fmt: skip
+             is_far, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             _emit_dispatch(builder, isa, narrowest, args[0], args[1], args[2:])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 15, types.float32, types.float32), emit
+        return types.void(*[types.int64] * 16, types.float32, types.float32), emit
 
     return tile
 
@@ -140,11 +141,12 @@ class _Tile:
             for nbytes in range(0, 4 * self.width, LINE):
                 self.simd.prefetch(self.simd.offset(row, nbytes), for_write)
 
-    def _is_given(self, address):
-        return self.builder.icmp_signed("!=", address, ir.Constant(I64, 0))
+    def _is_given(self, argument):
+        return self.builder.icmp_signed("!=", argument, ir.Constant(I64, 0))
 
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
+        ahead = self._ahead(named)
         starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
         (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.width)])
         part = b.mul(named["part"], step)
@@ -160,20 +162,33 @@ class _Tile:
                 stop = b.select(is_whole, whole, end)
                 # One index into all rows: a short run costs no more than its products.
                 with cgutils.for_range_slice(b, begin, stop, step) as (offset, _):
-                    self._multiply_add(starts, offset, filters, sums)
+                    self._multiply_add(starts, offset, filters, ahead, sums)
                 with b.if_then(b.and_(is_whole, in_parts)):
                     self._store_totals(named, self._with_totals(named, sums))
                     self._set(sums, self._zeros())
         with b.if_then(in_parts):
             self._set(sums, self._with_totals(named, sums))
 
-    def _multiply_add(self, starts, offset, filters, sums):
+    def _ahead(self, named):
+        """Return how far ahead filters are asked for, in bytes, and to which cache.
+
+        A single pixel waits for its filters: more lines can be on their way to L2 than to L1,
+        but to ask L2 for what it has takes time. To ask for a line in L1 takes none.
+        """
+        ahead, nothing = ir.Constant(I64, FILTERS_AHEAD_NBYTES), ir.Constant(I64, 0)
+        if self.height > 1:
+            return [(ahead, 1)]
+        is_far, b = self._is_given(named["is_far"]), self.builder
+        return [(b.select(is_far, nothing, ahead), 1), (b.select(is_far, ahead, nothing), 2)]
+
+    def _multiply_add(self, starts, offset, filters, ahead, sums):
         """Add the products of one k to all sums."""
         b, simd = self.builder, self.simd
         address = b.load(filters)
         columns = self._columns(address)
-        for nbytes in range(0, 4 * self.width, LINE):
-            simd.prefetch(simd.offset(address, FILTERS_AHEAD_NBYTES + nbytes))
+        for distance, level in ahead:
+            for nbytes in range(0, 4 * self.width, LINE):
+                simd.prefetch(simd.offset(b.add(address, distance), nbytes), level=level)
         for start, row in zip(starts, sums, strict=True):
             for part, x, slot, column in zip(
                 self.row, self._broadcasts(b.add(start, offset)), row, columns, strict=True

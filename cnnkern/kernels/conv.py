@@ -58,7 +58,7 @@ def f32_conv(isa: Isa):
                         x_rows + 8 * m, p.runs, p.n_runs, p.run_len,
                         panels + panel * p.panel_nbytes,
                         y_rows + 8 * m, r_rows + 8 * m if p.r else 0, 0, 0,
-                        4 * panel * NR, n_valid, p.part, totals, p.lo, p.hi,
+                        4 * panel * NR, n_valid, p.part, totals, p.is_far, p.lo, p.hi,
                     )  # fmt: skip
                     m += p.height
             if p.activate:

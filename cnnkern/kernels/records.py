@@ -15,6 +15,7 @@ def _record(*fields: str, floats: tuple[str, ...] = ()) -> np.dtype:
 CONV = _record(
     "x", "y", "r",  # input, output, residual (0 for none)
     "panels", "panel_nbytes", "group_nbytes",  # packed weights
+    "is_far",  # not 0: they do not stay in the L2 cache from one run to the next
     "runs", "n_runs", "run_len",  # the receptive field as runs of contiguous floats
     "part",  # products of a partial sum; as many as there are for one sum
     "OD", "OH", "OW", "M",  # output pixels: M = N*OD*OH*OW

@@ -92,7 +92,7 @@ def _products(isa: Isa):
         while m < n:  # a range whose step may be 0 could raise
             tile(
                 min(n - m, height), UNITS, x_rows + 8 * m, run, 1, p.K, panel, y_rows + 8 * m,
-                0, u_rows + 8 * m if u_rows else 0, 0, 0, NR, p.K, 0, p.lowest, p.highest,
+                0, u_rows + 8 * m if u_rows else 0, 0, 0, NR, p.K, 0, 0, p.lowest, p.highest,
             )  # fmt: skip
             m += height
 
@@ -104,7 +104,7 @@ def _products(isa: Isa):
             tile(
                 min(n - m, height), UNITS, x_rows + 8 * m, run, n_runs, p.K, panel,
                 y_rows + 8 * m, r_rows + 8 * m if p.r else 0, u_rows + 8 * m,
-                p.scales + column, column, NR, p.K, 0, p.lo, p.hi,
+                p.scales + column, column, NR, p.K, 0, 0, p.lo, p.hi,
             )  # fmt: skip
             m += height
 

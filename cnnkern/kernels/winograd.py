@@ -52,7 +52,7 @@ def f32_winograd(isa: Isa):
                             min(n_tiles - m, p.height), n_units,
                             v_rows + 8 * m, p.runs, 1, p.C,
                             p.panels + point * p.point_nbytes + panel * p.panel_nbytes,
-                            m_rows + 8 * m, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.C, 0,
+                            m_rows + 8 * m, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.C, 0, 0,
                             p.lowest, p.highest,
                         )  # fmt: skip
                         m += p.height

@@ -43,6 +43,8 @@ TRANSFER_COST = 8
 PART, MAX_WHOLE = 64, 128
 # Below this many operations a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
+# Filters of a matrix that the L2 cache does not keep until the next run.
+FAR_NBYTES = 256 << 10
 FILTER_FLOPS = 24  # operations in the time in which a float of the filters arrives
 PAGE = 4096  # L1d sets repeat at this distance: 32 KiB, 8 ways
 L1_WAYS = 8
@@ -190,6 +192,7 @@ def lower_matrix(
         x=x, y=y.address, panels=matrix.panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
         group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
+        is_far=int(FLOAT_NBYTES * K * N * groups >= FAR_NBYTES),
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         part=_part(K, runs.length) if lowering.in_parts else max(K, 1),
         OD=OD, OH=OH, OW=OW, M=M,
