@@ -22,6 +22,7 @@ UNKNOWN_LENGTH = 224  # of image axes that a model leaves open
 PRODUCTS = (
     "f32_conv",
     "f32_narrow_conv",
+    "f32_plane_conv",
     "f32_winograd",
     "f32_strassen",
     "f32_depthwise",

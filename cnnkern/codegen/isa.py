@@ -37,6 +37,14 @@ class Isa:
         """Pixels of a tile of few columns: their sums fill at most 3/4 of the registers."""
         return self.lanes // 2
 
+    @property
+    def plane_columns(self) -> int:
+        """Columns that are few for one channel: not more than a vector of columns has use for.
+
+        Their sums fill at most the registers of a full tile.
+        """
+        return min(self.unit, self.heights[0] * self.vectors // PLANE_VECTORS)
+
 
 # 32 registers: 14 x 2 accumulators, 2 filter vectors; the FMA broadcasts pixels itself. Half
 # a vector takes half the time where the unit is half as wide (Zen 4).
@@ -60,6 +68,8 @@ GENERIC = Isa(
 
 # At most so many columns are few: a mask or a score, two classes, a picture.
 NARROW_COLUMNS = 3
+# Vectors of pixels that share the filters of one channel.
+PLANE_VECTORS = 2
 
 # Independent multiply-adds that keep every unit busy: latency 4 x 2 per cycle, and they
 # fit into 16 registers.

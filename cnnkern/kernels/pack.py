@@ -19,6 +19,12 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice, /) -> np.ndarray: ...
 
 
+def pack_rows(w: Rows, b: np.ndarray | None) -> np.ndarray:
+    """Return a matrix of float32[K, N] below its bias, or zeros: float32[K + 1, N]."""
+    bias = np.zeros((1, w.shape[1]), np.float32) if b is None else b.reshape(1, -1)
+    return np.concatenate([bias, np.asarray(w[:])])
+
+
 def panel_floats(K: int, isa: Isa) -> int:
     """Return the size of one full panel: the bias row and K filter rows of NR columns."""
     return (K + 1) * isa.tile_columns

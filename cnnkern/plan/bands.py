@@ -70,7 +70,7 @@ def join_in_bands(
     lowering.scratch(band + band_rows * row_nbytes)
     one_row_each = {
         "rows_per_task": W, "row_blocks": N * H, "row_step": 1, "group_step": N * H,
-        "panels_per_task": conv.fields["panels_per_task"] * conv.fields["panel_blocks"],
+        "panels_per_task": -(-C // lowering.isa.tile_columns),
         "panel_blocks": 1, "panel_step": 1,
     }  # fmt: skip
     lowering.flops = conv.flops + depthwise.flops

@@ -11,7 +11,7 @@ import numpy as np
 from ..codegen.isa import NARROW_COLUMNS, Isa
 from ..graph import Array
 from ..kernels.memory import whole_lines
-from ..kernels.pack import pack_columns, pack_panels, packed_floats, panel_floats
+from ..kernels.pack import pack_columns, pack_panels, pack_rows, packed_floats, panel_floats
 from ..lazy import Weight
 from ..ops.window import Triple, Window, lift
 from ..shapes import product
@@ -75,14 +75,22 @@ def lower_conv(
     """
     *taps, C, OC = filters.shape
     runs = _runs(x, lift(window.dilation, 1), lift(taps, 1), C)
+    corner = x.address + -sum(
+        s * pad for s, pad in zip(x.strides[1:], window.before, strict=True)
+    )
+    strides, K = output_strides(x, window), product(filters.shape[:-1])
+    if residual is None and gate is None and is_plane(lowering, strides, y, C, K):
+        lower_plane(
+            lowering, owner, corner, strides, y, runs, filters.reshape(-1, OC), bias, epilogue
+        )
+        return
     may_be_narrow = groups == 1 and gate is None
-    if may_be_narrow and is_narrow(lowering, C, OC, product(filters.shape[:-1])):
+    if may_be_narrow and is_narrow(lowering, C, OC, K):
         matrix = _columns(lowering, owner, filters, bias, runs)
     else:
         matrix = _panels(lowering, owner, filters, bias, groups)
-    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
     lower_matrix(
-        lowering, x.address + -corner, output_strides(x, window), y,
+        lowering, corner, strides, y,
         runs, matrix, epilogue, residual, gate=gate,
     )  # fmt: skip
 
@@ -95,6 +103,32 @@ def is_narrow(lowering: Lowering, C: int, OC: int, K: int) -> bool:
     lanes = lowering.isa.lanes
     is_short = MAX_WHOLE * lanes >= K
     return OC <= NARROW_COLUMNS and lanes <= C and (is_short or not lowering.in_parts)
+
+
+def is_plane(lowering: Lowering, x_strides: Strides, y: Buffer, C: int, K: int) -> bool:
+    """Tell whether pixels should fill the vectors: of one channel, where they touch."""
+    OC, few = y.shape[-1], lowering.isa.plane_columns
+    touch = x_strides[3] == FLOAT_NBYTES and y.strides[3] == FLOAT_NBYTES * OC
+    is_short = K <= MAX_WHOLE or not lowering.in_parts
+    return C == 1 and few >= OC and touch and is_short
+
+
+def lower_plane(
+    lowering: Lowering, owner: object, x: Address, x_strides: Strides, y: Buffer, runs: Runs,
+    filters: Weight, bias: Array | None, epilogue: Epilogue,
+) -> None:  # fmt: skip
+    """Append a convolution of one channel, filters float32[K, OC], row by row."""
+    N, OD, OH, OW, OC = y.dims
+    packed = lowering.constant(owner, "rows", lambda: pack_rows(filters, bias))
+    lowering.flops = 2 * filters.shape[0] * OC * N * OD * OH * OW
+    lowering.call(
+        "f32_plane_conv", N * OD * OH,
+        x=x, y=y.address, panels=packed,
+        runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
+        OD=OD, OH=OH, OW=OW, M=N * OD * OH * OW, OC=OC,
+        **stride_fields("x", x_strides), **stride_fields("y", y.strides),
+        activate=epilogue.activate, activate_args=epilogue.activate_args, **epilogue.bounds,
+    )  # fmt: skip
 
 
 def _columns(
