@@ -24,6 +24,7 @@ from .buffer import (
     spread,
     stride_fields,
 )
+from .call import claims
 from .epilogue import NO_EPILOGUE, Epilogue
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def lower_plane(
     packed = lowering.constant(owner, "rows", lambda: pack_rows(filters, bias))
     lowering.flops = 2 * filters.shape[0] * OC * N * OD * OH * OW
     lowering.call(
-        "f32_plane_conv", N * OD * OH,
+        "f32_plane_conv", N * OD * OH, max_claims=claims(y.nbytes),
         x=x, y=y.address, panels=packed,
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         OD=OD, OH=OH, OW=OW, M=N * OD * OH * OW, OC=OC,
