@@ -20,6 +20,7 @@ from .ops.layout import Identity, ZeroPadding
 from .ops.merge import Add, Multiply, ScaledAdd
 from .ops.norm import Affine, BatchNorm, Normalization
 from .ops.pairs import ConvDepthwise, GatedConv, is_gate
+from .ops.pool import AveragePool, GlobalAveragePool, GlobalPool, Pool
 from .ops.transpose import ConvTranspose
 from .permutes import sink_permutes
 
@@ -116,6 +117,39 @@ def merge_scales(graph: Graph) -> Graph:
         )
 
     return _fuse_chains(graph, 2, rule)
+
+
+def pool_before_scales(graph: Graph) -> Graph:
+    """Scale what a pooling leaves instead of what it reads, where that is the same.
+
+    Many networks normalize between an activation and a pooling. The larger of two numbers
+    stays the larger one under a positive scale, and rounding keeps their order. (A window of
+    NaN alone, which gives the lowest float32, gives that one scaled.)
+    """
+    shapes, consumers = graph.shapes(), graph.consumers()
+    done: dict[str, Node] = {}
+    for node in graph.nodes:
+        done[node.name] = node
+        if not isinstance(node.op, Pool | GlobalPool):
+            continue
+        before = done[node.inputs[0]]
+        is_private = len(consumers[before.name]) == 1 and before.name not in graph.outputs
+        scaled = _scaled_after(node.op, before.op, shapes[node.name][-1])
+        if scaled is not None and is_private:
+            done[before.name] = replace(before, op=node.op)
+            done[node.name] = replace(node, op=scaled)
+    return replace(graph, nodes=tuple(done.values()))
+
+
+def _scaled_after(pool: Op, scale: Op, C: int | None) -> Affine | None:
+    """Return what to do after `pool` instead of `scale` before it, if there is such."""
+    if not isinstance(scale, BatchNorm | Affine) or scale.activation is not None or C is None:
+        return None
+    factors = scale.per_channel(C)
+    if factors is None or not np.isfinite(factors).all():
+        return None
+    keeps_order = isinstance(pool, AveragePool | GlobalAveragePool) or (factors[0] > 0).all()
+    return Affine(*factors) if keeps_order else None
 
 
 def fold_scales(graph: Graph) -> Graph:
@@ -258,10 +292,11 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     share_equal_nodes,
     sink_permutes,
     fold_padding,
-    merge_scales,
     fold_scales,
     fold_branch_scales,
     fuse_residual,
+    pool_before_scales,
+    merge_scales,
     fuse_activation,
 )
 

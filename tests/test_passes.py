@@ -16,6 +16,7 @@ from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.layout import Identity, ZeroPadding
 from cnnkern.ops.merge import Add, Multiply, ScaledAdd
 from cnnkern.ops.norm import Affine, BatchNorm, Normalization
+from cnnkern.ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from cnnkern.ops.transpose import ConvTranspose
 from cnnkern.passes import (
     PASSES,
@@ -27,6 +28,7 @@ from cnnkern.passes import (
     fuse_residual,
     merge_scales,
     optimise,
+    pool_before_scales,
     recognise_hard_sigmoid,
     share_equal_nodes,
 )
@@ -206,6 +208,51 @@ def test_batch_norm_is_folded() -> None:
 def test_batch_norm_that_stays(steps: Steps, outputs: tuple[str, ...]) -> None:
     before = graph(steps, *outputs)
     assert names(fold_scales(before)) == names(before)
+
+
+POOLS: list[Op] = [MaxPool(), AveragePool((3, 3), (1, 1), "same"), GlobalMaxPool()]
+
+
+@pytest.mark.parametrize("pool", [*POOLS, GlobalAveragePool(keepdims=True)], ids=repr)
+def test_what_pooling_leaves_is_scaled(pool: Op) -> None:
+    scale = replace(batch_norm(), gamma=np.array([2, 1, 0.5, 3], np.float32))
+    for first in (scale, Affine(as_array(2), as_array(1))):
+        before = graph([("r", RELU, ("x",)), ("b", first, ("r",)), ("y", pool, ("b",))])
+        after = pool_before_scales(before)
+        assert [type(node.op) for node in after.nodes[2:]] == [type(pool), Affine]
+        assert_same_meaning(before, after)
+        if not isinstance(pool, AveragePool | GlobalAveragePool):
+            x = random_input(0)
+            np.testing.assert_array_equal(evaluate(after, x), evaluate(before, x))
+
+
+@pytest.mark.parametrize(
+    ("scale", "pool", "outputs"),
+    [
+        (replace(batch_norm(), gamma=np.array([1, 1, -1, 1], np.float32)), MaxPool(), ()),
+        (replace(batch_norm(), gamma=np.array([1, 1, 0, 1], np.float32)), GlobalMaxPool(), ()),
+        (batch_norm(variance=-1.0), AveragePool(), ()),
+        (replace(batch_norm(6), axis=-2), AveragePool(), ()),
+        (replace(batch_norm(), activation=RELU), AveragePool(), ()),
+        (batch_norm(), AveragePool(), ("b", "y")),
+    ],
+    ids=["negative", "zero", "not finite", "axis", "activated", "output"],
+)
+def test_what_pooling_reads_is_scaled(scale: Op, pool: Op, outputs: tuple[str, ...]) -> None:
+    before = graph([("b", scale, ("x",)), ("y", pool, ("b",))], *outputs)
+    assert [n.op for n in pool_before_scales(before).nodes] == [n.op for n in before.nodes]
+
+
+def test_several_poolings_go_before_a_scale() -> None:
+    steps: Steps = [
+        ("b", batch_norm(), ("x",)),
+        ("p", AveragePool((2, 2), (1, 1)), ("b",)),
+        ("y", GlobalAveragePool(), ("p",)),
+    ]
+    after = pool_before_scales(graph(steps))
+    types = [type(node.op) for node in after.nodes[1:]]
+    assert types == [AveragePool, GlobalAveragePool, Affine]
+    assert_same_meaning(graph(steps), after)
 
 
 def test_activations_are_fused() -> None:
