@@ -19,7 +19,7 @@ from .ops.depthwise import DepthwiseConv
 from .ops.layout import Identity, ZeroPadding
 from .ops.merge import Add, Multiply, ScaledAdd
 from .ops.norm import Affine, BatchNorm, Normalization
-from .ops.pairs import ConvDepthwise, GatedConv, is_gate
+from .ops.pairs import ConvInBands, GatedConv, is_gate
 from .ops.pool import AveragePool, GlobalAveragePool, GlobalPool, Pool
 from .ops.transpose import ConvTranspose
 from .permutes import sink_permutes
@@ -44,7 +44,7 @@ def optimise(graph: Graph, precision: str = "fast") -> Graph:
         graph = rewrite(graph).verify()
     if precision == "fast":
         graph = allow_transforms(graph)
-    return gate_convolutions(pair_with_depthwise(graph))
+    return gate_convolutions(pair_with_readers(graph))
 
 
 def drop_identities(graph: Graph) -> Graph:
@@ -251,17 +251,17 @@ def pays_in_winograd_tiles(C: int, OC: int) -> bool:
     return OC > NARROW_COLUMNS and C * columns > WINOGRAD_TRANSFORM * vectors
 
 
-def pair_with_depthwise(graph: Graph) -> Graph:
-    """Make a convolution and the depthwise convolution that alone reads it one op."""
+def pair_with_readers(graph: Graph) -> Graph:
+    """Make a convolution and the depthwise one or the pooling that alone reads it one op."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        if not isinstance(first, Conv) or not isinstance(second, DepthwiseConv):
+        if not isinstance(first, Conv) or not isinstance(second, DepthwiseConv | Pool):
             return None
         is_direct = first.is_pointwise or not first.may_transform
         is_plain = first.groups == 1 and is_direct and not first.adds_residual
-        is_single = second.in_channels == second.out_channels
+        is_single = isinstance(second, Pool) or second.in_channels == second.out_channels
         is_2d = len(first.sizes) == 2
-        return ConvDepthwise(first, second) if is_plain and is_single and is_2d else None
+        return ConvInBands(first, second) if is_plain and is_single and is_2d else None
 
     return _fuse_chains(graph, 2, rule)
 

@@ -1,8 +1,8 @@
-"""A convolution and the depthwise convolution that follows it, band by band of rows.
+"""A convolution and what alone reads it through windows, band by band of rows.
 
     for each tile:  some output rows of one image
         kernels/conv.py computes the rows under them, but for those that the tile above left
-        kernels/depthwise.py reads them from this core's L2 cache
+        kernels/depthwise.py or kernels/pool.py reads them from this core's L2 cache
 
 A large image between the two convolutions is so never written to memory.
 """
@@ -11,14 +11,14 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel, integers, record_at
 from .move import clear, copy_row
-from .records import CONV, DEPTHWISE
+from .records import CONV
 
-CONV_WORDS, DEPTHWISE_WORDS = CONV.itemsize // 8, DEPTHWISE.itemsize // 8
+CONV_WORDS = CONV.itemsize // 8
 FLOAT = 4  # bytes
 
 
 def f32_bands(isa: Isa):
-    """Return the kernel ``y = depthwise(conv(x))``; record BANDS.
+    """Return the kernel ``y = reader(conv(x))``; record BANDS.
 
     The band holds the rows of conv(x) from `top` on, the first one under the tile's windows;
     those outside of the image are never read.
@@ -26,10 +26,10 @@ def f32_bands(isa: Isa):
     """
 
     def kernel(p, scratch, begin, end):
-        conv_args, depthwise_args = scratch + p.conv_copy, scratch + p.depthwise_copy
+        conv_args, reader_args = scratch + p.conv_copy, scratch + p.reader_copy
         copy_words(p.conv, conv_args, CONV_WORDS)
-        copy_words(p.depthwise, depthwise_args, DEPTHWISE_WORDS)
-        conv, depthwise = record_at(conv_args, CONV), record_at(depthwise_args, DEPTHWISE)
+        copy_words(p.reader, reader_args, p.reader_words)
+        conv, reader_x = record_at(conv_args, CONV), integers(reader_args)
         band = scratch + p.band
         clear_sides(p, band)
         top = bottom = 0
@@ -43,13 +43,14 @@ def f32_bands(isa: Isa):
             if tile > begin and oh > 0:
                 ready = max(top, last_bottom)
                 move_up(p, band, top - last_top, ready - top)
+            image = band + p.inside - top * p.row_nbytes
             first, last = max(ready, 0), min(bottom, p.H)
             if first < last:
-                conv.y = band + p.inside - top * p.row_nbytes
+                conv.y = image
                 call_kernel(p.conv_kernel, conv_args, scratch, n * p.H + first, n * p.H + last)
-            depthwise.x = band - oh * p.SH * p.row_nbytes
+            reader_x[0] = image + p.reader_x
             row = n * p.OH + oh
-            call_kernel(p.depthwise_kernel, depthwise_args, scratch, row, row + n_rows)
+            call_kernel(p.reader_kernel, reader_args, scratch, row, row + n_rows)
 
     return kernel
 

@@ -75,15 +75,16 @@ DEPTHWISE = _record(
     floats=("lo", "hi"),
 )  # fmt: skip
 
-# A convolution of H rows per image and the depthwise one of OH rows that reads them.
+# A convolution of H rows per image and what reads them and writes OH rows. Its record, of
+# `reader_words`, begins with x, to which `reader_x` is to be added.
 BANDS = _record(
-    "conv", "depthwise",  # addresses of their records
-    "conv_kernel", "depthwise_kernel",
-    "H", "OH", "KH", "SH", "PH",  # the depthwise window along H: its span, stride and padding
+    "conv", "reader",  # addresses of their records
+    "conv_kernel", "reader_kernel", "reader_words", "reader_x",
+    "H", "OH", "KH", "SH", "PH",  # the reader's window along H: its span, stride and padding
     "rows_per_tile", "tiles",  # output rows; tiles per image
     "band_rows",  # rows of the buffer between the two
     "row_nbytes", "inside", "after",  # a padded row; its borders' bytes before and after
-    "conv_copy", "depthwise_copy", "band",  # offsets in the scratch memory
+    "conv_copy", "reader_copy", "band",  # offsets in the scratch memory
 )  # fmt: skip
 
 # Two buffers walked together: N*D*H*W rows of `run` contiguous floats.

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph import Array, Halo, Op
+from ..graph import NO_HALO, Array, Halo, Op
 from ..shapes import Shape, product
 from .common import known
 from .config import LayerConfig, Weights
 from .conv import Conv
 from .depthwise import DepthwiseConv
+from .pool import Pool
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -29,23 +30,23 @@ class Pair(Op):
 
 
 @dataclass(frozen=True, eq=False)
-class ConvDepthwise(Pair):
-    """Convolve, then filter each channel by itself: ``y = depthwise(conv(x))``.
+class ConvInBands(Pair):
+    """Convolve, then treat each channel by itself: ``y = reader(conv(x))``.
 
     Parameters
     ----------
     conv : Conv of one group that adds no residual
-    depthwise : DepthwiseConv with one filter per channel
+    reader : DepthwiseConv with one filter per channel, or a pooling
     """
 
     conv: Conv
-    depthwise: DepthwiseConv
+    reader: DepthwiseConv | Pool
 
     def infer_shape(self, *shapes: Shape) -> Shape:
-        return self.depthwise.infer_shape(self.conv.infer_shape(*shapes))
+        return self.reader.infer_shape(self.conv.infer_shape(*shapes))
 
     def reference(self, *inputs: Array) -> Array:
-        return self.depthwise.reference(self.conv.reference(*inputs))
+        return self.reader.reference(self.conv.reference(*inputs))
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
         return self.conv.input_halo(*shapes)
@@ -57,25 +58,26 @@ class ConvDepthwise(Pair):
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
         shape = known(self.conv.infer_shape(x.shape))
-        halo, rows = self.depthwise.input_halo(shape), self.depthwise.rows(shape)
+        halo, rows = self.reader.input_halo(shape), self.reader.rows(shape)
         middle, K = lowering.band(shape, halo), product(self.conv.filter.shape[:-1])
         in_bands = lowering.takes_bands(middle, output.shape[-3], K, rows)
         if in_bands:
             self.conv.lower_as_matrix(lowering, inputs, middle)
         else:
-            middle = lowering.bordered(shape, halo)
+            has_border = halo != NO_HALO
+            middle = (lowering.bordered if has_border else lowering.temporary)(shape, halo)
             self.conv.lower(lowering, inputs, middle)
-        self.depthwise.lower(lowering, [middle], output)
+        self.reader.lower(lowering, [middle], output)
         if in_bands:
             lowering.join_in_bands(middle, rows)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         middle = known(self.conv.infer_shape(*shapes))
-        return self.conv.flops(*shapes) + self.depthwise.flops(middle)
+        return self.conv.flops(*shapes) + self.reader.flops(middle)
 
     @property
     def n_params(self) -> int:
-        return self.conv.n_params + self.depthwise.n_params
+        return self.conv.n_params + self.reader.n_params
 
 
 @dataclass(frozen=True, eq=False)

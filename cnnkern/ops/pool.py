@@ -14,7 +14,7 @@ from ..graph import Array, Op
 from ..shapes import Pair, Shape, product
 from .common import by_rank, channels_last, expect_rank, known, spatial_rank
 from .config import LayerConfig, Weights
-from .window import Padding, Window, output_lengths, paddings, take_padding, taps
+from .window import Padding, RowWindow, Window, output_lengths, paddings, take_padding, taps
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -58,6 +58,11 @@ class Pool(Op):
     def paddings(self, lengths: Sequence[int]) -> tuple[Pair, ...]:
         """Return (before, after) of every spatial axis for an input of these lengths."""
         return paddings(lengths, *self.window)
+
+    def rows(self, shape: tuple[int, ...]) -> RowWindow:
+        """Return the window along H on an image of this shape."""
+        before, _ = self.paddings(shape[1:-1])[-2]
+        return RowWindow(self.pool_size[-2], self.strides[-2], before)
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         (x,) = shapes

@@ -1,11 +1,12 @@
-"""A convolution and the depthwise convolution behind it as one step, where it pays."""
+"""A convolution and what alone reads it through windows as one step, where it pays."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..kernels import KERNELS
 from ..kernels.memory import whole_lines
-from ..kernels.records import CONV, DEPTHWISE
+from ..kernels.records import CONV
 from ..ops.window import RowWindow
 from .buffer import FLOAT_NBYTES, Buffer
 from .call import Call, Step
@@ -26,7 +27,7 @@ MIN_UNEVEN_TILES = 16
 
 
 def pays_in_bands(middle: Buffer, OH: int, K: int, window: RowWindow) -> bool:
-    """Tell whether a tensor between two convolutions is better not written to memory."""
+    """Tell whether what a convolution gives its reader is better not written to memory."""
     N, D, H, W, C = middle.dims
     is_large = N > 0 and D == 1 and H * W * C >= MIN_IMAGE_FLOATS  # no image, no steps to join
     rows_anew = MAX_CLAIMS * (window.span - window.stride)
@@ -48,44 +49,46 @@ def _rows_per_tile(OH: int, row_nbytes: int, window: RowWindow) -> int:
 
 
 def join_in_bands(
-    lowering: Lowering, conv: Step, depthwise: Step, middle: Buffer, window: RowWindow
+    lowering: Lowering, conv: Step, reader: Step, middle: Buffer, window: RowWindow
 ) -> None:
     """Append one step for two, which would write and read `middle`.
 
     Parameters
     ----------
     middle : the tensor between them, which has no storage
-    window : that of the depthwise convolution
+    window : that of the reader
     """
     N, _, H, W, C = middle.dims
     left, right = middle.halo[2]
-    OH = depthwise.fields["OH"]
+    OH = reader.fields["OH"]
     row_nbytes = middle.strides[2]
     rows_per_tile = _rows_per_tile(OH, row_nbytes, window)
     tiles = -(-OH // rows_per_tile)
     band_rows = (rows_per_tile - 1) * window.stride + window.span
     conv_copy = whole_lines(scratch_nbytes(W, lowering.isa))
-    depthwise_copy = conv_copy + CONV.itemsize
-    band = whole_lines(depthwise_copy + DEPTHWISE.itemsize)
+    reader_copy = conv_copy + CONV.itemsize
+    reader_nbytes = KERNELS[reader.kernel].record.itemsize
+    band = whole_lines(reader_copy + reader_nbytes)
     lowering.scratch(band + band_rows * row_nbytes)
     one_row_each = {
         "rows_per_task": W, "row_blocks": N * H, "row_step": 1, "group_step": N * H,
         "panels_per_task": -(-C // lowering.isa.tile_columns),
         "panel_blocks": 1, "panel_step": 1,
     }  # fmt: skip
-    lowering.flops = conv.flops + depthwise.flops
+    all_channels = {"channels_per_task": C} if "channels_per_task" in reader.fields else {}
+    lowering.flops = conv.flops + reader.flops
     lowering.call(
         "f32_bands",
         N * tiles,
         max_claims=MAX_CLAIMS * N,
         conv=Call(conv.kernel, conv.fields | one_row_each | {"y": 0, "y_n": 0}),
-        depthwise=Call(
-            depthwise.kernel, depthwise.fields | {"x": 0, "x_n": 0, "channels_per_task": C}
-        ),
+        reader=Call(reader.kernel, reader.fields | all_channels | {"x": 0, "x_n": 0}),
         conv_kernel=lowering.kernel_address(conv.kernel),
-        depthwise_kernel=lowering.kernel_address(depthwise.kernel),
+        reader_kernel=lowering.kernel_address(reader.kernel),
+        reader_words=reader_nbytes // 8,
+        reader_x=reader.fields["x"].offset_bytes - middle.address.offset_bytes,
         H=H, OH=OH, KH=window.span, SH=window.stride, PH=window.before,
         rows_per_tile=rows_per_tile, tiles=tiles, band_rows=band_rows,
         row_nbytes=row_nbytes, inside=left * middle.strides[3], after=right * middle.strides[3],
-        conv_copy=conv_copy, depthwise_copy=depthwise_copy, band=band,
+        conv_copy=conv_copy, reader_copy=reader_copy, band=band,
     )  # fmt: skip

@@ -77,7 +77,7 @@ def row_sums(lowering: Lowering, x: Buffer) -> Buffer | None:
     if not lowering.steps:
         return None
     step = lowering.steps[-1]
-    call: Call = step.fields.get("depthwise", step)  # of bands
+    call: Call = step.fields.get("reader", step)  # of bands
     if not call.kernel.startswith("f32_depthwise"):
         return None
     N, D, H, W, C = x.dims
@@ -90,7 +90,7 @@ def row_sums(lowering: Lowering, x: Buffer) -> Buffer | None:
     sums = lowering.temporary((N, D * H, C), from_last_step=True)
     fields = call.fields | {"sums": sums.address, "sums_row": sums.strides[3]}
     if call is not step:
-        fields = step.fields | {"depthwise": replace(call, fields=fields)}
+        fields = step.fields | {"reader": replace(call, fields=fields)}
     lowering.steps[-1] = replace(step, fields=fields)
     return sums
 

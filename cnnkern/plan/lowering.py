@@ -212,7 +212,7 @@ class Lowering:
         )  # fmt: skip
 
     def takes_bands(self, middle: Buffer, OH: int, K: int, rows: RowWindow) -> bool:
-        """Tell whether a tensor between two convolutions is better not written to memory.
+        """Tell whether what a convolution gives its reader is better not written to memory.
 
         Parameters
         ----------
@@ -228,8 +228,8 @@ class Lowering:
 
     def join_in_bands(self, middle: Buffer, rows: RowWindow) -> None:
         """Make the last two steps, which write and read `middle`, one that needs no storage."""
-        depthwise, conv = self.steps.pop(), self.steps.pop()
-        join_in_bands(self, conv, depthwise, middle, rows)
+        reader, conv = self.steps.pop(), self.steps.pop()
+        join_in_bands(self, conv, reader, middle, rows)
 
     def conv_transpose(
         self,

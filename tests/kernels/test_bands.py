@@ -1,4 +1,4 @@
-"""A convolution and a depthwise one as one step: the same bits as two steps, less memory."""
+"""A convolution and its reader as one step: the same bits as two steps, less memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from cnnkern.graph import Graph
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.depthwise import DepthwiseConv
-from cnnkern.ops.pairs import ConvDepthwise
+from cnnkern.ops.pairs import ConvInBands
+from cnnkern.ops.pool import AveragePool, MaxPool, Pool
 from cnnkern.ops.window import RowWindow
-from cnnkern.passes import optimise, pair_with_depthwise
+from cnnkern.passes import optimise, pair_with_readers
 from cnnkern.plan import Constants, bands, make_plan
 from support import evaluate, graph_of, integers, run_kernels
 
@@ -75,6 +76,38 @@ def test_exact_on_integers(isa: Isa, size: tuple[int, int, int], padding: str) -
             np.testing.assert_array_equal(y, evaluate(graph, x)[0], err_msg=str(window))
 
 
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "pool",
+    [
+        MaxPool(), MaxPool((3, 3), (2, 2), "same"), MaxPool((3, 3), (3, 3)),
+        MaxPool((2, 3), (1, 2)), MaxPool((1, 2), (3, 1)), MaxPool((5, 2), (2, 1), "same"),
+        AveragePool((2, 2), (2, 2), "same"), AveragePool((4, 4), (1, 3)),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_pooled_on_integers(isa: Isa, size: tuple[int, int, int], pool: Pool) -> None:
+    rng = np.random.default_rng(8)
+    conv = Conv(integers(rng, 3, 3, 3, 24), integers(rng, 24), padding="same")
+    graph = graph_of({"x": (None, None, None, 3)}, [("c", conv, ("x",)), ("y", pool, ("c",))])
+    paired, x = optimise(graph, "strict"), integers(rng, *size, 3)
+    assert kernels(paired, x.shape)[-1] == "f32_bands"
+    for n_threads in (1, 3):
+        (y,) = run_kernels(paired, x, isa=isa, n_threads=n_threads)
+        np.testing.assert_array_equal(y, evaluate(graph, x)[0])
+
+
+def test_pooled_as_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bands, "MAX_K", 0)
+    rng = np.random.default_rng(9)
+    conv = Conv(integers(rng, 3, 3, 3, 8))
+    graph = graph_of({"x": (None, 9, 9, 3)}, [("c", conv, ("x",)), ("y", MaxPool(), ("c",))])
+    x = integers(rng, 2, 9, 9, 3)
+    assert kernels(optimise(graph), x.shape) == ["f32_conv", "f32_max_pool"]
+    np.testing.assert_array_equal(run_kernels(optimise(graph), x)[0], evaluate(graph, x)[0])
+
+
 def test_the_same_bits_as_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     graph = optimise(pair((2, 33, 18), WINDOWS[0], "same", "silu", rng))
@@ -105,7 +138,7 @@ def test_an_empty_batch_has_no_steps() -> None:
 def test_the_tensor_between_has_no_storage() -> None:
     graph = pair((1, 64, 64), WINDOWS[0], "same", "relu", np.random.default_rng(5))
     paired = optimise(graph, "strict")
-    assert [type(node.op) for node in paired.nodes[1:]] == [ConvDepthwise]
+    assert [type(node.op) for node in paired.nodes[1:]] == [ConvInBands]
     plans = [make_plan(g, {"x": (1, 64, 64, 4)}, Constants()) for g in (graph, paired)]
     assert plans[1].arena_nbytes < 0.6 * plans[0].arena_nbytes
 
@@ -123,7 +156,7 @@ def test_pairs_that_stay_two(conv: dict[str, object], depthwise: dict[str, objec
     first = Conv(np.ones((3, 3, 4 // groups, 4), np.float32), **conv)  # type: ignore[arg-type]
     second = DepthwiseConv(**{"filter": np.ones((3, 3, 4, 1), np.float32)} | depthwise)  # type: ignore[arg-type]
     graph = graph_of({"x": (None, 9, 9, 4)}, [("c", first, ("x",)), ("y", second, ("c",))])
-    assert pair_with_depthwise(graph) == graph
+    assert pair_with_readers(graph) == graph
 
 
 def test_a_convolution_that_others_read_stays() -> None:
@@ -133,4 +166,4 @@ def test_a_convolution_that_others_read_stays() -> None:
         [("c", graph["c"].op, ("x",)), ("y", graph["d"].op, ("c",))],
         "y", "c",
     )  # fmt: skip
-    assert pair_with_depthwise(shared) == shared
+    assert pair_with_readers(shared) == shared
