@@ -252,16 +252,22 @@ def pays_in_winograd_tiles(C: int, OC: int) -> bool:
 
 
 def pair_with_readers(graph: Graph) -> Graph:
-    """Make a convolution and the depthwise one or the pooling that alone reads it one op."""
+    """Make a convolution and the depthwise one or the pooling that alone reads it one op.
+
+    Poolings whose windows overlap save too little for the rows that threads compute twice.
+    """
 
     def rule(first: Op, second: Op) -> Op | None:
         if not isinstance(first, Conv) or not isinstance(second, DepthwiseConv | Pool):
             return None
         is_direct = first.is_pointwise or not first.may_transform
         is_plain = first.groups == 1 and is_direct and not first.adds_residual
-        is_single = isinstance(second, Pool) or second.in_channels == second.out_channels
+        if isinstance(second, Pool):
+            reads_once = second.pool_size[0] <= second.strides[0]
+        else:
+            reads_once = second.in_channels == second.out_channels
         is_2d = len(first.sizes) == 2
-        return ConvInBands(first, second) if is_plain and is_single and is_2d else None
+        return ConvInBands(first, second) if is_plain and reads_once and is_2d else None
 
     return _fuse_chains(graph, 2, rule)
 

@@ -44,8 +44,9 @@ def _rows_per_tile(OH: int, row_nbytes: int, window: RowWindow) -> int:
         for rows, tiles in counts.items()
         if OH % (2 * rows) == 0 and (tiles == 2 or tiles % MAX_CLAIMS == 0)
     )
-    many = (rows for rows, tiles in counts.items() if tiles >= MIN_UNEVEN_TILES)
-    return next(even, 0) or next(many, 0)
+    many = [rows for rows, tiles in counts.items() if tiles >= MIN_UNEVEN_TILES]
+    halves = (rows for rows in many if counts[rows] % 2 == 0)
+    return next(even, 0) or next(halves, 0) or next(iter(many), 0)
 
 
 def join_in_bands(

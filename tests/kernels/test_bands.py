@@ -81,9 +81,9 @@ def test_exact_on_integers(isa: Isa, size: tuple[int, int, int], padding: str) -
 @pytest.mark.parametrize(
     "pool",
     [
-        MaxPool(), MaxPool((3, 3), (2, 2), "same"), MaxPool((3, 3), (3, 3)),
-        MaxPool((2, 3), (1, 2)), MaxPool((1, 2), (3, 1)), MaxPool((5, 2), (2, 1), "same"),
-        AveragePool((2, 2), (2, 2), "same"), AveragePool((4, 4), (1, 3)),
+        MaxPool(), MaxPool((2, 2), (2, 2), "same"), MaxPool((3, 3), (3, 3), "same"),
+        MaxPool((2, 3), (2, 1)), MaxPool((1, 2), (3, 1)), MaxPool((4, 2), (5, 1), "same"),
+        AveragePool((2, 2), (2, 2), "same"), AveragePool((4, 4), (4, 3)),
     ],
     ids=repr,
 )  # fmt: skip
@@ -119,7 +119,7 @@ def test_the_same_bits_as_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("OH", "rows"), [(56, 2), (112, 4), (28, 1), (100, 5), (14, 0), (7, 0), (75, 4)]
+    ("OH", "rows"), [(56, 2), (112, 4), (28, 1), (100, 5), (14, 0), (7, 0), (75, 2), (17, 1)]
 )
 def test_tiles_that_two_threads_share_evenly(
     monkeypatch: pytest.MonkeyPatch, OH: int, rows: int
@@ -157,6 +157,13 @@ def test_pairs_that_stay_two(conv: dict[str, object], depthwise: dict[str, objec
     second = DepthwiseConv(**{"filter": np.ones((3, 3, 4, 1), np.float32)} | depthwise)  # type: ignore[arg-type]
     graph = graph_of({"x": (None, 9, 9, 4)}, [("c", first, ("x",)), ("y", second, ("c",))])
     assert pair_with_readers(graph) == graph
+
+
+def test_poolings_that_stay_apart() -> None:
+    conv = Conv(np.ones((3, 3, 4, 4), np.float32))
+    for pool in (MaxPool((3, 3), (2, 2)), AveragePool((2, 1), (1, 1))):
+        graph = graph_of({"x": (None, 9, 9, 4)}, [("c", conv, ("x",)), ("y", pool, ("c",))])
+        assert pair_with_readers(graph) == graph
 
 
 def test_a_convolution_that_others_read_stays() -> None:
