@@ -4,7 +4,7 @@
         kernels/conv.py computes the rows under them, but for those that the tile above left
         kernels/depthwise.py or kernels/pool.py reads them from this core's L2 cache
 
-A large image between the two convolutions is so never written to memory.
+A large image between the two is so never written to memory.
 """
 
 from ..codegen.isa import Isa

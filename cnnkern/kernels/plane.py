@@ -1,7 +1,9 @@
 """Convolution of one channel to few: vectors along the rows of the image.
 
-for each row of the output:
-    for each tile of neighbouring pixels:  codegen/plane.py
+    for each row of the output:
+        for each tile of neighbouring pixels:  codegen/plane.py
+
+The filters are few enough to stay in the L1 cache.
 """
 
 from ..codegen.isa import PLANE_VECTORS, Isa

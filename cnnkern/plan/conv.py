@@ -80,7 +80,8 @@ def lower_conv(
         s * pad for s, pad in zip(x.strides[1:], window.before, strict=True)
     )
     strides, K = output_strides(x, window), product(filters.shape[:-1])
-    if residual is None and gate is None and is_plane(lowering, strides, y, C, K):
+    is_alone = groups == 1 and residual is None and gate is None
+    if is_alone and is_plane(lowering, strides, y, C, K):
         lower_plane(
             lowering, owner, corner, strides, y, runs, filters.reshape(-1, OC), bias, epilogue
         )
@@ -107,11 +108,14 @@ def is_narrow(lowering: Lowering, C: int, OC: int, K: int) -> bool:
 
 
 def is_plane(lowering: Lowering, x_strides: Strides, y: Buffer, C: int, K: int) -> bool:
-    """Tell whether pixels should fill the vectors: of one channel, where they touch."""
+    """Tell whether pixels should fill the vectors: of one channel, where they touch.
+
+    A single product, mostly of a matrix with one row, is not worth it.
+    """
     OC, few = y.shape[-1], lowering.isa.plane_columns
     touch = x_strides[3] == FLOAT_NBYTES and y.strides[3] == FLOAT_NBYTES * OC
     is_short = K <= MAX_WHOLE or not lowering.in_parts
-    return C == 1 and few >= OC and touch and is_short
+    return C == 1 < K and few >= OC and touch and is_short
 
 
 def lower_plane(

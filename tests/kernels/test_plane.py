@@ -52,6 +52,10 @@ def test_few_columns_of_one_channel(
     assert ("f32_plane_conv" in kernels(layer(op, C), 1, 9, 9, C)) == is_plane
 
 
+def test_one_product_is_no_plane() -> None:
+    assert kernels(layer(Conv(np.ones((1, 1, 1, 2), np.float32))), 1, 9, 9, 1) == ["f32_conv"]
+
+
 def test_pixels_must_touch() -> None:
     """Those of a part of a concatenation do not; two such parts are two convolutions."""
     ops = [Conv(np.ones((3, 3, 1, 2), np.float32)) for _ in range(2)]
@@ -69,7 +73,7 @@ def test_a_residual_is_added_by_others() -> None:
         ("y", Add(), ("a", "b")),
     ]
     graph = optimise(graph_of({"x": (None, None, None, 1)}, steps))
-    assert sorted(kernels(graph, 1, 9, 9, 1))[:2] == ["f32_conv", "f32_halo"]
+    assert set(kernels(graph, 1, 9, 9, 1)) == {"f32_conv", "f32_halo"}
     x = integers(rng, 2, 9, 9, 1)
     np.testing.assert_array_equal(run_kernels(graph, x)[0], evaluate(graph, x)[0])
 
