@@ -70,27 +70,23 @@ class _Tile:
         return function_in(module, name, ARGUMENTS, ("lo", "hi"), self._emit_body)
 
     def _emit_body(self, builder: ir.IRBuilder, named: dict[str, Any]) -> None:
-        """Write the body for whole vectors, and for fewer pixels with fewer vectors."""
+        """Write the body for whole vectors, for fewer pixels, and with a vector less."""
         self.builder, self.simd = builder, Simd(self.isa, builder)
-        self._emit_vectors(named, PLANE_VECTORS)
-
-    def _emit_vectors(self, named, count):
-        b, lanes = self.builder, self.isa.lanes
-        is_whole = b.icmp_signed("==", named["n_pixels"], ir.Constant(I64, count * lanes))
-        with b.if_else(is_whole) as (whole, partial):
-            with whole:
-                self._emit_pixels(named, count, is_whole=True)
-            with partial:
-                if count == 1:
-                    self._emit_pixels(named, count, is_whole=False)
-                    return
-                fewer = ir.Constant(I64, (count - 1) * lanes)
-                is_fewer = b.icmp_signed("<=", named["n_pixels"], fewer)
-                with b.if_else(is_fewer) as (few, many):
-                    with few:
-                        self._emit_vectors(named, count - 1)
-                    with many:
-                        self._emit_pixels(named, count, is_whole=False)
+        whole, fewer = (
+            ir.Constant(I64, count * self.isa.lanes)
+            for count in (PLANE_VECTORS, PLANE_VECTORS - 1)
+        )
+        is_whole = builder.icmp_signed("==", named["n_pixels"], whole)
+        with builder.if_else(is_whole) as (all_pixels, some_pixels):
+            with all_pixels:
+                self._emit_pixels(named, PLANE_VECTORS, is_whole=True)
+            with some_pixels:
+                is_fewer = builder.icmp_signed("<=", named["n_pixels"], fewer)
+                with builder.if_else(is_fewer) as (fewer_vectors, all_vectors):
+                    with fewer_vectors:
+                        self._emit_pixels(named, PLANE_VECTORS - 1, is_whole=False)
+                    with all_vectors:
+                        self._emit_pixels(named, PLANE_VECTORS, is_whole=False)
 
     def _emit_pixels(self, named, count, is_whole):
         bounds = [self.simd.splat(named[name]) for name in ("lo", "hi")]
