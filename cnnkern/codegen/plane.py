@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from .isa import PLANE_VECTORS, Isa
 from .simd import Simd
-from .vector import F32, I32, I64, function_in
+from .vector import F32, I32, I64, call_one_of, function_in
 
 # Arguments of a tile function, in order.
 ARGUMENTS = (
@@ -42,15 +42,11 @@ def plane_call(isa: Isa):
     @intrinsic
     def tile(typing, N, x, runs, n_runs, run_len, filters, y, n_pixels, lo, hi):
         def emit(context, builder, signature, args):
-            done = builder.append_basic_block("plane.done")
-            switch = builder.switch(args[0], done)
-            for columns in range(1, isa.plane_columns + 1):
-                block = builder.append_basic_block(f"plane.{columns}")
-                switch.add_case(ir.Constant(I64, columns), block)
-                with builder.goto_block(block):
-                    builder.call(_Tile(isa, columns).function(builder.module), args[1:])
-                    builder.branch(done)
-            builder.position_at_end(done)
+            tiles = [
+                ([columns], _Tile(isa, columns).function(builder.module))
+                for columns in range(1, isa.plane_columns + 1)
+            ]
+            call_one_of(builder, args[0], tiles, args[1:])
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * (1 + len(ARGUMENTS)), *[types.float32] * 2), emit

@@ -32,7 +32,7 @@ from numba.extending import intrinsic
 
 from .isa import Isa
 from .simd import Simd
-from .vector import F32, I64, function_in
+from .vector import F32, I64, call_one_of, function_in
 
 LINE = 64  # bytes of a cache line
 # Filters stream from far caches, and the processor's own prefetch ends with every page.
@@ -79,22 +79,17 @@ def tile_call(isa: Isa, narrowest: int = 1):
 
 
 def _emit_dispatch(builder, isa, narrowest, n_rows, n_units, tile_args):
-    """Emit a switch from (rows, units) to the function of the smallest tile that fits."""
-    done = builder.append_basic_block("tile.done")
+    """Emit a call of the smallest tile that has room for so many rows and units."""
     units = isa.tile_columns // isa.unit
-    key = builder.add(builder.mul(n_rows, ir.Constant(I64, units + 1)), n_units)
-    switch = builder.switch(key, done)
+    number = builder.add(builder.mul(n_rows, ir.Constant(I64, units + 1)), n_units)
+    tiles = []
     for n in range(narrowest, units + 1):
         for height in isa.heights:
             shorter = max((h for h in isa.heights if h < height), default=0)
-            block = builder.append_basic_block(f"tile.{height}x{n}")
-            for rows in range(shorter + 1, height + 1):
-                switch.add_case(ir.Constant(I64, rows * (units + 1) + n), block)
-            with builder.goto_block(block):
-                tile = _Tile(isa, height, n * isa.unit)
-                builder.call(tile.function(builder.module), tile_args)
-                builder.branch(done)
-    builder.position_at_end(done)
+            numbers = [rows * (units + 1) + n for rows in range(shorter + 1, height + 1)]
+            tile = _Tile(isa, height, n * isa.unit)
+            tiles.append((numbers, tile.function(builder.module)))
+    call_one_of(builder, number, tiles, tile_args)
 
 
 @dataclass

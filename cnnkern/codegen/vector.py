@@ -1,6 +1,6 @@
 """Intrinsics: what Numba's language lacks, each a few lines of LLVM IR."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -39,6 +39,28 @@ def function_in(
         emit(builder, dict(zip((*integers, *numbers), function.args, strict=True)))
         builder.ret_void()
     return module.globals[name]
+
+
+def call_one_of(
+    builder: ir.IRBuilder,
+    number: Any,
+    functions: Iterable[tuple[Iterable[int], Any]],
+    arguments: Sequence[Any],
+) -> None:
+    """Emit a call of the function that an int64 stands for; each comes with its numbers.
+
+    For another number nothing is called.
+    """
+    done = builder.append_basic_block("called")
+    switch = builder.switch(number, done)
+    for numbers, function in functions:
+        block = builder.append_basic_block(function.name)
+        for case in numbers:
+            switch.add_case(ir.Constant(I64, case), block)
+        with builder.goto_block(block):
+            builder.call(function, arguments)
+            builder.branch(done)
+    builder.position_at_end(done)
 
 
 def multiply_add(builder: ir.IRBuilder, isa: Isa, a: Any, b: Any, c: Any) -> Any:
