@@ -89,11 +89,11 @@ def _emit_tile(simd, named, window, width, is_masked):
     taps, stride = window
     b = simd.builder
     mask = simd.mask(named["n_valid"]) if is_masked else None
-    nbytes = 4 * simd.isa.lanes
+    nbytes = simd.vector_nbytes
     sums = simd.variables([simd.load(named["bias"])] * width)
     (filters,) = simd.variables([named["filters"]])
     with cgutils.for_range(b, named["n_runs"]) as run:
-        offset = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
+        offset = simd.word(named["runs"], run.index)
         pixel, address = b.add(named["x"], offset), b.load(filters)
         columns = [simd.load(simd.offset(address, k * nbytes)) for k in range(taps)]
         for position in range((width - 1) * stride + taps):

@@ -162,4 +162,4 @@ class _Boxes:
             )
 
     def _vector(self, address, v):
-        return self.simd.offset(address, 4 * v * self.isa.lanes)
+        return self.simd.offset(address, v * self.simd.vector_nbytes)

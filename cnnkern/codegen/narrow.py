@@ -84,20 +84,16 @@ class _Tile:
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
         starts = simd.words(named["x_rows"], self.pixels)
-        (filters,) = simd.variables([simd.offset(named["filters"], self._vector_nbytes)])
+        (filters,) = simd.variables([simd.offset(named["filters"], simd.vector_nbytes)])
         lanes, zero = ir.Constant(I64, self.isa.lanes), ir.Constant(I64, 0)
         rest = b.srem(named["run_len"], lanes)
         whole, mask = b.sub(named["run_len"], rest), simd.mask(rest)
         with cgutils.for_range(b, named["n_runs"]) as run:
-            first = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
+            first = simd.word(named["runs"], run.index)
             with cgutils.for_range_slice(b, zero, whole, lanes) as (k, _):
                 self._multiply_add(starts, self._plus_floats(first, k), filters, sums)
             with b.if_then(b.icmp_signed(">", rest, zero)):
                 self._multiply_add(starts, self._plus_floats(first, whole), filters, sums, mask)
-
-    @property
-    def _vector_nbytes(self):
-        return 4 * self.isa.lanes
 
     def _plus_floats(self, offset, count):
         return self.builder.add(offset, self.builder.shl(count, ir.Constant(I64, 2)))
@@ -107,14 +103,13 @@ class _Tile:
         b, simd = self.builder, self.simd
         address = b.load(filters)
         columns = [
-            simd.load(simd.offset(address, n * self._vector_nbytes))
-            for n in range(self.columns)
+            simd.load(simd.offset(address, n * simd.vector_nbytes)) for n in range(self.columns)
         ]
         for start, row in zip(starts, sums, strict=True):
             x = simd.load(b.add(start, offset), mask)
             for slot, column in zip(row, columns, strict=True):
                 b.store(simd.multiply_add(x, column, b.load(slot)), slot)
-        b.store(simd.offset(address, self.columns * self._vector_nbytes), filters)
+        b.store(simd.offset(address, self.columns * simd.vector_nbytes), filters)
 
     def _totals(self, named, sums):
         """Return slots of all sums, each one number, with the bias."""

@@ -88,7 +88,7 @@ class _Tile:
         bounds = [self.simd.splat(named[name]) for name in ("lo", "hi")]
         for v, columns in enumerate(self._sums(named, count, is_whole)):
             clipped = [self.simd.clip(column, *bounds) for column in columns]
-            self._store(named, v, self._by_pixels(clipped), is_whole)
+            self._store(named, v, clipped, is_whole)
 
     def _sums(self, named, count, is_whole):
         """Return for each vector of pixels the sums of all columns."""
@@ -101,13 +101,13 @@ class _Tile:
         sums = [simd.variables(biases) for _ in range(count)]
         (filters,) = simd.variables([simd.offset(named["filters"], self._row_nbytes)])
         with cgutils.for_range(b, named["n_runs"]) as run:
-            first = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
+            first = simd.word(named["runs"], run.index)
             begin = b.add(named["x"], first)
             end = b.add(begin, b.shl(named["run_len"], ir.Constant(I64, 2)))
             with cgutils.for_range_slice(b, begin, end, ir.Constant(I64, 4)) as (x, _):
                 address = b.load(filters)
                 pixels = [
-                    simd.load(simd.offset(x, v * self._vector_nbytes), mask)
+                    simd.load(simd.offset(x, v * simd.vector_nbytes), mask)
                     for v, mask in enumerate(masks)
                 ]
                 for n, column in enumerate(self._splats(address)):
@@ -120,10 +120,6 @@ class _Tile:
     def _row_nbytes(self):
         return 4 * self.columns
 
-    @property
-    def _vector_nbytes(self):
-        return 4 * self.isa.lanes
-
     def _splats(self, address):
         """Return each of a filter row's floats in all lanes."""
         simd = self.simd
@@ -132,18 +128,11 @@ class _Tile:
             for n in range(self.columns)
         ]
 
-    def _by_pixels(self, columns):
-        """Return the vectors of all columns as they lie in memory, pixel after pixel."""
-        return [self._interleaved(columns, first) for first in self._first_floats()]
-
-    def _first_floats(self):
-        return range(0, self.columns * self.isa.lanes, self.isa.lanes)
-
     def _interleaved(self, columns, first):
         """Return floats first, first+1, ... of the pixels: one column is added at a time."""
         lanes, result = self.isa.lanes, columns[0]
         places = [divmod(first + lane, self.columns) for lane in range(lanes)]
-        for n, vector in enumerate(columns[1:] or columns, 1):
+        for n, vector in enumerate(columns[1:], 1):
             picked = [
                 lanes + pixel if column == n else pixel if n == 1 else lane
                 for lane, (pixel, column) in enumerate(places)
@@ -152,11 +141,12 @@ class _Tile:
             result = self.builder.shuffle_vector(result, vector, indices)
         return result
 
-    def _store(self, named, v, vectors, is_whole):
-        b, simd = self.builder, self.simd
-        y = simd.offset(named["y"], v * self.columns * self._vector_nbytes)
+    def _store(self, named, v, columns, is_whole):
+        """Store the columns of the vector `v` of pixels, pixel after pixel."""
+        b, simd, lanes = self.builder, self.simd, self.isa.lanes
         n_floats = b.mul(named["n_pixels"], ir.Constant(I64, self.columns))
-        for first, vector in zip(self._first_floats(), vectors, strict=True):
-            place = v * self.columns * self.isa.lanes + first
+        for i in range(self.columns):
+            place = (v * self.columns + i) * lanes
             mask = None if is_whole else simd.mask(n_floats, place)
-            simd.store(vector, simd.offset(y, 4 * first), mask)
+            vector = self._interleaved(columns, i * lanes)
+            simd.store(vector, simd.offset(named["y"], 4 * place), mask)

@@ -21,6 +21,10 @@ class Simd:
     def vector(self) -> ir.Type:
         return ir.VectorType(F32, self.isa.lanes)
 
+    @property
+    def vector_nbytes(self) -> int:
+        return 4 * self.isa.lanes
+
     def pointer(self, address: Any, element: ir.Type) -> Any:
         """Return an address as a pointer."""
         return self.builder.inttoptr(address, element.as_pointer())
@@ -34,13 +38,13 @@ class Simd:
         signature = ir.FunctionType(value.type, [value.type])
         return self.builder.asm(signature, "", "=r,0", [value], False)
 
+    def word(self, table: Any, index: Any) -> Any:
+        """Load one int64 of those at the address `table`."""
+        return self.builder.load(self.builder.gep(self.pointer(table, I64), [index]))
+
     def words(self, table: Any, count: int) -> list[Any]:
         """Load `count` int64 from the address `table`."""
-        pointer = self.pointer(table, I64)
-        return [
-            self.builder.load(self.builder.gep(pointer, [ir.Constant(I64, i)]))
-            for i in range(count)
-        ]
+        return [self.word(table, ir.Constant(I64, i)) for i in range(count)]
 
     def zeros(self) -> Any:
         """Return a vector of zeros."""

@@ -73,7 +73,8 @@ def tile_call(isa: Isa, narrowest: int = 1):
             _emit_dispatch(builder, isa, narrowest, args[0], args[1], args[2:])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 16, types.float32, types.float32), emit
+        integers = [types.int64] * (2 + len(TILE_ARGUMENTS))
+        return types.void(*integers, types.float32, types.float32), emit
 
     return tile
 
@@ -149,7 +150,7 @@ class _Tile:
         with b.if_then(in_parts):
             self._store_totals(named, self._zeros())
         with cgutils.for_range(b, named["n_runs"]) as run:
-            first = b.load(b.gep(simd.pointer(named["runs"], I64), [run.index]))
+            first = simd.word(named["runs"], run.index)
             end = b.add(first, b.mul(named["run_len"], step))
             with cgutils.for_range_slice(b, first, end, part) as (begin, _):
                 whole = b.add(begin, part)
@@ -296,7 +297,7 @@ class _Tile:
         return [self.builder.add(row, named["column_offset"]) for row in rows]
 
     def _column(self, address, j):
-        return self.simd.offset(address, 4 * j * self.isa.lanes)
+        return self.simd.offset(address, j * self.simd.vector_nbytes)
 
     def _columns(self, address, masks=None):
         return [

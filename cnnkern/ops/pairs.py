@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph import NO_HALO, Array, Halo, Op
+from ..graph import Array, Halo, Op
 from ..shapes import Shape, product
 from .common import known
 from .config import LayerConfig, Weights
@@ -64,8 +64,7 @@ class ConvInBands(Pair):
         if in_bands:
             self.conv.lower_as_matrix(lowering, inputs, middle)
         else:
-            has_border = halo != NO_HALO
-            middle = (lowering.bordered if has_border else lowering.temporary)(shape, halo)
+            middle = lowering.bordered(shape, halo)
             self.conv.lower(lowering, inputs, middle)
         self.reader.lower(lowering, [middle], output)
         if in_bands:

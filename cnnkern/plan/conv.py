@@ -80,14 +80,13 @@ def lower_conv(
         s * pad for s, pad in zip(x.strides[1:], window.before, strict=True)
     )
     strides, K = output_strides(x, window), product(filters.shape[:-1])
-    is_alone = groups == 1 and residual is None and gate is None
-    if is_alone and is_plane(lowering, strides, y, C, K):
+    is_plain = groups == 1 and gate is None
+    if is_plain and residual is None and is_plane(lowering, strides, y, C, K):
         lower_plane(
             lowering, owner, corner, strides, y, runs, filters.reshape(-1, OC), bias, epilogue
         )
         return
-    may_be_narrow = groups == 1 and gate is None
-    if may_be_narrow and is_narrow(lowering, C, OC, K):
+    if is_plain and is_narrow(lowering, C, OC, K):
         matrix = _columns(lowering, owner, filters, bias, runs)
     else:
         matrix = _panels(lowering, owner, filters, bias, groups)

@@ -125,8 +125,11 @@ class Lowering:
     def bordered(self, shape: tuple[int, ...], halo: Halo) -> Buffer:
         """Return a temporary with zeros around it, which all nodes that ask for the same share.
 
-        Its inside is the current node's alone; the border is cleared once.
+        Its inside is the current node's alone; the border is cleared once. Without a border
+        there is nothing to share.
         """
+        if halo == NO_HALO:
+            return self.temporary(shape)
         buffer = self.shared.get((shape, halo))
         if buffer is None:
             buffer = self.shared[shape, halo] = self.temporary(shape, halo)
