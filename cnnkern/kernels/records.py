@@ -41,7 +41,7 @@ STRASSEN = _record(
     "y_n", "y_d", "y_h", "y_w",
     "r_n", "r_d", "r_h", "r_w",
     "n_panels", "right",  # pairs of panels; bytes from a column to the one of the right half
-    "height", "rows_per_task", "row_blocks", "panels_per_task", "panel_blocks",
+    "height", "part_blocks", "panels_per_task", "panel_blocks",
     "table_nbytes", "partial", "partial_nbytes",  # tables and sums in the scratch memory
     "sums", "sum_row", "sum_block", "dump",
     "activate", "activate_args",

@@ -47,10 +47,10 @@ def f32_strassen(isa: Isa):
     def load(p, scratch, row_block):
         """Fill the tables and S for a block of pixels; return half of their number."""
         pixels = p.OD * p.OH * p.OW
-        m0 = row_block % p.row_blocks * p.rows_per_task
-        n_pixels = min(p.rows_per_task, pixels - m0)
-        n = (n_pixels + 1) // 2
-        upper = row_block // p.row_blocks * pixels + m0
+        image, block = row_block // (2 * p.part_blocks), row_block % (2 * p.part_blocks)
+        first, n = block_of(block, p.part_blocks, pixels, MR // 2)
+        n_pixels = min(2 * n, pixels - 2 * first)
+        upper = image * pixels + 2 * first
         fill_tables(p, scratch, X1, upper, n, MR)
         fill_tables(p, scratch, X2, upper + n_pixels - n, n, MR)
         if n_pixels % 2:  # the middle pixel once more
@@ -133,6 +133,22 @@ def _products(isa: Isa):
         finish(p, n, MR, s, S4, 1, B + 6 * size, u, y1, r1, right)
 
     return multiply_halves
+
+
+@inline
+def block_of(block, part_blocks, pixels, unit):
+    """Return the first pair of pixels of a block, and how many it has.
+
+    An image has two parts, of equal work for two threads. Each is cut after whole units, half
+    a tile: tiles of fewer rows wait for their sums.
+    """
+    pairs = (pixels + 1) // 2
+    middle = (pairs + 1) // 2
+    part, i = block // part_blocks, block % part_blocks
+    rows = pairs - middle if part else middle
+    units = (rows + unit - 1) // unit
+    begin, end = units * i // part_blocks * unit, units * (i + 1) // part_blocks * unit
+    return part * middle + begin, min(end, rows) - begin
 
 
 @inline

@@ -28,6 +28,7 @@ N_TABLES = 10  # as the kernel numbers them
 MIN_PIXELS = 128  # of an image: with fewer, 7/4 of the filters take longer to arrive
 # x and S of a task: half of a 1 MiB L2, the rest for the panels that stream through.
 ROWS_NBYTES = 448 << 10
+PARTS = 2  # of an image, each in blocks: two threads end together
 MIN_TASKS = 16  # enough for several threads to end together
 # Of a block of pixels, unless there are more threads: each claim adds its pixels anew.
 MAX_CLAIMS = 2
@@ -71,14 +72,15 @@ def lower_strassen(
     strides = output_strides(x, window)
     batch, OD, OH, OW, _ = y.dims
     pixels = OD * OH * OW
-    blocks = task_blocks(pixels, n_panels, C, isa)
+    n_pairs, blocks = task_blocks(pixels, n_panels, C, isa)
+    row_blocks = batch * PARTS * blocks["part_blocks"]
     panel_nbytes = FLOAT_NBYTES * panel_floats(C // 2, isa)
     panels = lowering.constant(owner, "halves", lambda: pack_halves(matrix, bias, isa))
     lowering.flops = 2 * batch * pixels * C * done
     lowering.call(
         "f32_strassen",
-        batch * blocks["row_blocks"] * blocks["panel_blocks"],
-        max_claims=MAX_CLAIMS * batch * blocks["row_blocks"],
+        row_blocks * blocks["panel_blocks"],
+        max_claims=MAX_CLAIMS * row_blocks,
         x=x.address, y=y.address,
         panels=panels, scales=panels + n_panels * N_PRODUCTS * panel_nbytes,
         pair_nbytes=N_PRODUCTS * panel_nbytes, panel_nbytes=panel_nbytes,
@@ -86,7 +88,7 @@ def lower_strassen(
         **stride_fields("x", strides), **stride_fields("y", y.strides),
         n_panels=n_panels, right=FLOAT_NBYTES * done // 2,
         height=tile_height(strides[3], isa.heights), **blocks,
-        **_scratch(lowering, blocks["rows_per_task"], C, done),
+        **_scratch(lowering, n_pairs, C, done),
         activate=epilogue.activate, activate_args=epilogue.activate_args,
         lowest=-INFINITY, highest=INFINITY, **epilogue.bounds,
         **residual_fields(residual),
@@ -100,29 +102,31 @@ def lower_strassen(
         )  # fmt: skip
 
 
-def task_blocks(pixels: int, n_panels: int, C: int, isa: Isa) -> dict[str, int]:
+def task_blocks(pixels: int, n_panels: int, C: int, isa: Isa) -> tuple[int, dict[str, int]]:
     """Cut the pixels of an image and the pairs of panels into tasks.
 
     The blocks of pixels decide which ones are added to each other, and so the rounding: they
     must not depend on the batch. Neighbouring tasks share their pixels.
+
+    Returns
+    -------
+    the most pairs of pixels that a task has (the kernel's `block_of` cuts them), and the blocks
     """
     pixel_nbytes = FLOAT_NBYTES * (C + N_SUMS * C // 4)
-    row_blocks = -(-pixels // max(ROWS_NBYTES // pixel_nbytes, 2 * isa.heights[0]))
-    row_blocks += row_blocks % 2  # two threads end together
-    rows = 2 * -(-pixels // (2 * row_blocks))
-    row_blocks = -(-pixels // rows)
-    panels = max(n_panels * row_blocks // MIN_TASKS, 1)
-    return {
-        "rows_per_task": rows,
-        "row_blocks": row_blocks,
+    unit = isa.heights[0] // 2
+    units = -(-pixels // (2 * PARTS * unit))  # of pairs, in the larger part
+    part_blocks = -(-units // max(ROWS_NBYTES // (2 * unit * pixel_nbytes), 2))
+    panels = max(n_panels * PARTS * part_blocks // MIN_TASKS, 1)
+    return -(-units // part_blocks) * unit, {
+        "part_blocks": part_blocks,
         "panels_per_task": panels,
         "panel_blocks": -(-n_panels // panels),
     }
 
 
-def _scratch(lowering: Lowering, rows: int, C: int, columns: int) -> dict[str, int]:
+def _scratch(lowering: Lowering, n: int, C: int, columns: int) -> dict[str, int]:
     """Ask for a task's scratch memory; return where everything stands in it."""
-    isa, n = lowering.isa, rows // 2
+    isa = lowering.isa
     table_nbytes = 8 * (n + isa.heights[0])
     partial = whole_lines(N_TABLES * table_nbytes)
     partial_nbytes = FLOAT_NBYTES * n * isa.tile_columns

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cnnkern.codegen.isa import AVX512, ISAS, Isa, available
 from cnnkern.engine import Model
 from cnnkern.graph import Array, Graph, Op
+from cnnkern.kernels.strassen import block_of
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
@@ -20,6 +21,7 @@ from cnnkern.plan import Constants, bands, make_plan
 from cnnkern.plan.strassen import (
     MAX_EXPONENT,
     MIN_PIXELS,
+    PARTS,
     pack_halves,
     right_factors,
     task_blocks,
@@ -240,10 +242,14 @@ def test_sizes_share_an_op() -> None:
     st.integers(32, 2048), st.sampled_from(ISAS),
 )  # fmt: skip
 def test_blocks_cover_everything_once(pixels: int, n_panels: int, C: int, isa: Isa) -> None:
-    blocks = task_blocks(pixels, n_panels, 2 * C, isa)
-    rows, panels = blocks["rows_per_task"], blocks["panels_per_task"]
-    assert rows % 2 == 0
-    assert (blocks["row_blocks"] - 1) * rows < pixels <= blocks["row_blocks"] * rows
+    most, blocks = task_blocks(pixels, n_panels, 2 * C, isa)
+    part_blocks, panels = blocks["part_blocks"], blocks["panels_per_task"]
+    unit, first = isa.heights[0] // 2, 0
+    for block in range(PARTS * part_blocks):
+        begin, n_pairs = block_of.py_func(block, part_blocks, pixels, unit)
+        assert begin == first and 1 <= n_pairs <= most
+        first += n_pairs
+    assert first == -(-pixels // 2)
     assert (blocks["panel_blocks"] - 1) * panels < n_panels <= blocks["panel_blocks"] * panels
 
 
