@@ -7,8 +7,10 @@ absent helper costs speed at most. Only one run at a time has helpers; others ru
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
+from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
@@ -63,12 +65,16 @@ class Pool:
 
         `run` is the address of a RUN record with room for `n_threads`.
         """
-        if not self._busy.acquire(blocking=False):
+        if not self._busy.acquire(False):
             return False
         try:
-            for helper in self._have_helpers(n_threads - 1):
-                helper.wake()
-            native("lead_run", best())(self._door.address, run, begin, end)
+            helpers = self._helpers
+            if len(helpers) != n_threads - 1:
+                helpers = self._have_helpers(n_threads - 1)
+            for helper in helpers:
+                if helper.is_asleep:
+                    helper.wake()
+            _lead_run()(self._door.address, run, begin, end)
         finally:
             self._busy.release()
         return True
@@ -108,14 +114,14 @@ class _Helper:
         self._record = np.zeros(1, HELPER)
         self._alarm = threading.Lock()
         self._alarm.acquire()
-        self._is_asleep = False
+        self.is_asleep = False
 
     def start(self) -> None:
         threading.Thread(target=self._loop, name=f"cnnkern-{self._number}", daemon=True).start()
 
     def wake(self) -> None:
         """Make sure that the helper looks at the door; only who holds the pool may call."""
-        if self._is_asleep and self._alarm.locked():
+        if self._alarm.locked():
             self._alarm.release()
 
     def _loop(self) -> None:
@@ -125,11 +131,17 @@ class _Helper:
             if self._record["is_crowded"]:
                 _leave_cpu(self._door.cpu)
                 continue
-            self._is_asleep = True
+            self.is_asleep = True
             # A run may have been offered before the flag was up: look once more.
             help_runs(self._door.address, record, self._number, 1)
             self._alarm.acquire()
-            self._is_asleep = False
+            self.is_asleep = False
+
+
+@functools.cache
+def _lead_run() -> Callable[[int, int, int, int], None]:
+    """Return the kernel; after a predict Python finds little in the caches, and asks for this."""
+    return native("lead_run", best())
 
 
 def _leave_cpu(cpu: int) -> None:
