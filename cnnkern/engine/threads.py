@@ -140,7 +140,7 @@ class _Helper:
 
 @functools.cache
 def _lead_run() -> Callable[[int, int, int, int], None]:
-    """Return the kernel; after a predict Python finds little in the caches, and asks for this."""
+    """Return the kernel by the shortest way: a predict leaves Python cold caches."""
     return native("lead_run", best())
 
 
