@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 Axes = tuple[int, ...]
-Halo = tuple[Pair, Pair, Pair]  # zeros wanted (before, after) the D, H and W axes
+Halo = tuple[Pair, Pair, Pair]  # elements wanted (before, after) the D, H and W axes
 NO_HALO: Halo = ((0, 0), (0, 0), (0, 0))
 
 
@@ -92,8 +92,13 @@ class Op(ABC):
         return None
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
-        """Return how many zeros the op wants to read around input 0."""
+        """Return how many elements the op wants to read around input 0."""
         return NO_HALO
+
+    @property
+    def input_border(self) -> Array | None:
+        """What the op wants to read around input 0: float32[C], or zeros if None."""
+        return None
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         """Return the floating-point operations for these input shapes (2 per multiply-add)."""

@@ -74,12 +74,12 @@ class Scaled(LazyArray):
         self.base, self.factor, self.shape = base, factor, base.shape
 
     def read(self) -> Floats:
-        return self._product(np.asarray(self.base))
+        return self._product(np.asarray(self.base), self.factor)
 
     def __getitem__(self, rows: slice) -> Floats:
-        if self.factor.ndim == self.ndim and self.factor.shape[0] > 1:
-            return self.read()[rows]
-        return self._product(self.base[rows])
+        is_per_row = self.factor.ndim == self.ndim and self.factor.shape[0] > 1
+        factor = self.factor[rows] if is_per_row else self.factor
+        return self._product(self.base[rows], factor)
 
     def reshape(self, *shape: int) -> Weight:
         base, n_axes = self.base.reshape(*shape), self.factor.ndim
@@ -87,7 +87,7 @@ class Scaled(LazyArray):
             return Scaled(base, self.factor)
         return self.read().reshape(shape)
 
-    def _product(self, values: Floats) -> Floats:
+    def _product(self, values: Floats, factor: Floats) -> Floats:
         target = values if isinstance(self.base, LazyArray) else None  # already a new array
         with np.errstate(all="ignore"):
-            return np.multiply(values, self.factor, out=target)
+            return np.multiply(values, factor, out=target)

@@ -43,7 +43,7 @@ def optimise(graph: Graph, precision: str = "fast") -> Graph:
     for rewrite in PASSES:
         graph = rewrite(graph).verify()
     if precision == "fast":
-        graph = allow_transforms(graph)
+        graph = allow_transforms(fold_scales_ahead(graph))
     return gate_convolutions(pair_with_readers(graph))
 
 
@@ -181,6 +181,38 @@ def fold_branch_scales(graph: Graph) -> Graph:
             scale = np.full(branch.op.out_channels, node.op.scale, np.float32)
             done[branch.name] = replace(branch, op=branch.op.scaled(scale, 0 * scale))
             done[node.name] = replace(node, op=Add())
+    return replace(graph, nodes=tuple(done.values()))
+
+
+def fold_scales_ahead(graph: Graph) -> Graph:
+    """Multiply the scale of a BatchNorm or Affine into the filters that alone read it.
+
+    What is padded then is no zero, but what the scale would make zero. It stands around what
+    the scale reads, and so nobody else may read that.
+    """
+    consumers = graph.consumers()
+    done: dict[str, Node] = {}
+    for node in graph.nodes:
+        done[node.name] = node
+        if not isinstance(node.op, Conv):
+            continue
+        name, *residual = node.inputs
+        scale = done[name]
+        is_private = len(consumers[name]) == 1 and name not in (*graph.outputs, *residual)
+        if (
+            not isinstance(scale.op, BatchNorm | Affine)
+            or scale.op.activation
+            or not is_private
+        ):
+            continue
+        (source,) = scale.inputs
+        factors = scale.op.per_channel(node.op.in_channels)
+        folded = factors and node.op.of_scaled(*factors)
+        is_shared = len(consumers[source]) > 1 or source in graph.outputs
+        is_joined = done[source].op.joined_axis is not None
+        if folded and (folded.border is None or not (is_shared or is_joined)):
+            del done[name], done[node.name]
+            done[node.name] = Node(node.name, folded, (source, *residual))
     return replace(graph, nodes=tuple(done.values()))
 
 

@@ -165,19 +165,27 @@ def f32_repeat(isa: Isa):
 
 
 def f32_halo(isa: Isa):
-    """Return the kernel that writes zeros around a buffer; record HALO.
+    """Return the kernel that writes zeros or a pixel around a buffer; record HALO.
 
     A tile is one (n, d, h) row of the padded buffer.
     """
 
+    @inline
+    def fill(p, y, n_pixels):
+        pixel = p.y_w // FLOAT
+        if not p.border:
+            clear(y, n_pixels * pixel)
+        else:
+            for i in range(n_pixels):
+                copy_row(p.border, y + i * p.y_w, pixel)
+
     def kernel(p, scratch, begin, end):
         D, H, W = p.D0 + p.D + p.D1, p.H0 + p.H + p.H1, p.W0 + p.W + p.W1
-        pixel = p.y_w // FLOAT
         for row in range(begin, end):
             h, d, n = row % H, row // H % D, row // (H * D)
             y = p.y + n * p.y_n + d * p.y_d + h * p.y_h
             inside = p.D0 <= d < p.D0 + p.D and p.H0 <= h < p.H0 + p.H
-            clear(y, (p.W0 if inside else W) * pixel)
-            clear(y + (W - p.W1) * p.y_w, p.W1 * pixel if inside else 0)
+            fill(p, y, p.W0 if inside else W)
+            fill(p, y + (W - p.W1) * p.y_w, p.W1 if inside else 0)
 
     return kernel

@@ -206,6 +206,7 @@ DOT = _record(
 # The border of a buffer: `y` is the first element of the halo itself.
 HALO = _record(
     "y",
+    "border",  # a pixel that is repeated, or 0 for zeros
     "D", "H", "W",  # inside
     "D0", "H0", "W0", "D1", "H1", "W1",  # before and after
     "y_n", "y_d", "y_h", "y_w",

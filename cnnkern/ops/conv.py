@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..errors import ShapeError
-from ..graph import Array, Halo, Op
+from ..graph import Array, Halo, Op, as_array
 from ..lazy import Scaled, Weight
 from ..shapes import Pair, Shape, product
 from .activation import Activation, with_activation
@@ -48,6 +48,8 @@ WINOGRAD_KERNELS = (
 STRASSEN_KERNELS = ("f32_conv", "f32_strassen")
 # Fewer tiles than this per image do not pay for filters of four times the size.
 WINOGRAD_MIN_TILES = 8
+# Of scaled numbers, which are mostly about one: sums with a large shift in them round worse.
+MAX_SHIFT = 4
 F2X2_MIN_CHANNELS = 32  # with fewer, the steps of tiles of 2x2 outputs cost what they save
 
 
@@ -155,6 +157,7 @@ class Conv(SlidingFilter):
     groups : int
     may_transform : fewer products that round less well may do: Winograd's algorithm for
         filters of 3x3, Strassen's for those of one tap
+    border : float32[C], of what the padding consists, or None for zeros
 
     References
     ----------
@@ -165,6 +168,7 @@ class Conv(SlidingFilter):
 
     groups: int = 1
     may_transform: bool = False
+    border: Array | None = None
 
     @classmethod
     def from_keras(
@@ -203,6 +207,47 @@ class Conv(SlidingFilter):
         """Return the op whose result is ``y * scale + shift``, float32[OC] each."""
         bias = shift if self.bias is None else self.bias * scale + shift
         return replace(self, filter=Scaled(self.filter, scale), bias=bias)
+
+    def of_scaled(self, scale: Array, shift: Array) -> Conv | None:
+        """Return the op that makes of x what this one makes of ``x * scale + shift``.
+
+        None where there is none, or it would round worse. Scale and shift are float32[C].
+        """
+        if self.groups > 1 or not np.isfinite((scale, shift)).all():
+            return None
+        scaled = replace(self, filter=Scaled(self.filter, scale[:, None]))
+        if not shift.any():
+            return scaled
+        border = np.divide(-shift, scale, out=np.zeros_like(shift), where=shift != 0)
+        sums = np.asarray(self.filter).sum(axis=tuple(range(len(self.sizes))), dtype=np.float64)
+        bias = shift @ sums + (0 if self.bias is None else self.bias)
+        is_exact = np.abs(shift).max() <= MAX_SHIFT and np.isfinite(bias).all()
+        if not is_exact or not np.isfinite(border).all():
+            return None
+        return replace(
+            scaled, bias=as_array(bias), border=None if self.pads_nothing else border
+        )
+
+    @property
+    def input_border(self) -> Array | None:
+        return self.border
+
+    @property
+    def pads_nothing(self) -> bool:
+        """Whether every tap is inside of the input, whatever its size."""
+        return self.padding == "valid" or (set(self.sizes) == {1} and self.padding == "same")
+
+    @np.errstate(all="ignore")
+    def reference(self, *inputs: Array) -> Array:
+        if self.border is None:
+            return super().reference(*inputs)
+        x, *residual = inputs
+        pads = self.paddings(x.shape[1:-1])
+        lengths = (sum(pad) + n for pad, n in zip(pads, x.shape[1:-1], strict=True))
+        padded = np.broadcast_to(self.border, (x.shape[0], *lengths, x.shape[-1])).copy()
+        inside = (slice(pad, pad + n) for (pad, _), n in zip(pads, x.shape[1:-1], strict=True))
+        padded[(slice(None), *inside)] = x
+        return replace(self, padding="valid", border=None).reference(padded, *residual)
 
     @property
     def is_pointwise(self) -> bool:

@@ -52,6 +52,10 @@ class ConvInBands(Pair):
         return self.conv.input_halo(*shapes)
 
     @property
+    def input_border(self) -> Array | None:
+        return self.conv.input_border
+
+    @property
     def size_kernels(self) -> tuple[str, ...]:
         return ("f32_bands", "f32_halo", *self.conv.size_kernels)
 

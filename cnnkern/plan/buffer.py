@@ -40,7 +40,7 @@ class Buffer:
     shape: tuple[int, ...]
     address: Address  # of the first element
     strides: Strides
-    halo: Halo = NO_HALO  # zeros around D, H and W that may be read
+    halo: Halo = NO_HALO  # elements around D, H and W that may be read, mostly zeros
 
     @classmethod
     def allocate(
