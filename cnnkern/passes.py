@@ -37,8 +37,8 @@ PRECISIONS = ("fast", "strict")
 def optimise(graph: Graph, precision: str = "fast") -> Graph:
     """Return the graph that the planner sees.
 
-    With "strict" every convolution sums its products directly; "fast" may use Winograd's and
-    Strassen's algorithms, whose rounding errors are larger.
+    With "strict" every convolution sums its products directly, of what Keras multiplies; "fast"
+    may use Winograd's and Strassen's algorithms and fold scales ahead, which rounds worse.
     """
     for rewrite in PASSES:
         graph = rewrite(graph).verify()
@@ -192,27 +192,30 @@ def fold_scales_ahead(graph: Graph) -> Graph:
     """
     consumers = graph.consumers()
     done: dict[str, Node] = {}
+
+    def is_private(name: str) -> bool:
+        return len(consumers[name]) == 1 and name not in graph.outputs
+
+    def without_scale(node: Node) -> Node | None:
+        name, *others = node.inputs
+        scale = done[name].op
+        if not isinstance(node.op, Conv) or not isinstance(scale, BatchNorm | Affine):
+            return None
+        if scale.activation is not None or name in others or not is_private(name):
+            return None
+        (source,) = done[name].inputs
+        factors = scale.per_channel(node.op.in_channels)
+        op = None if factors is None else node.op.of_scaled(*factors)
+        has_room = is_private(source) and done[source].op.joined_axis is None
+        if op is None or not (op.border is None or has_room):
+            return None
+        return Node(node.name, op, (source, *others))
+
     for node in graph.nodes:
         done[node.name] = node
-        if not isinstance(node.op, Conv):
-            continue
-        name, *residual = node.inputs
-        scale = done[name]
-        is_private = len(consumers[name]) == 1 and name not in (*graph.outputs, *residual)
-        if (
-            not isinstance(scale.op, BatchNorm | Affine)
-            or scale.op.activation
-            or not is_private
-        ):
-            continue
-        (source,) = scale.inputs
-        factors = scale.op.per_channel(node.op.in_channels)
-        folded = factors and node.op.of_scaled(*factors)
-        is_shared = len(consumers[source]) > 1 or source in graph.outputs
-        is_joined = done[source].op.joined_axis is not None
-        if folded and (folded.border is None or not (is_shared or is_joined)):
-            del done[name], done[node.name]
-            done[node.name] = Node(node.name, folded, (source, *residual))
+        while node.inputs and (folded := without_scale(done[node.name])):
+            del done[done[node.name].inputs[0]]
+            done[node.name] = folded
     return replace(graph, nodes=tuple(done.values()))
 
 

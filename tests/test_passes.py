@@ -14,16 +14,18 @@ from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.layout import Identity, ZeroPadding
-from cnnkern.ops.merge import Add, Multiply, ScaledAdd
+from cnnkern.ops.merge import Add, Concatenate, Multiply, ScaledAdd
 from cnnkern.ops.norm import Affine, BatchNorm, Normalization
 from cnnkern.ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from cnnkern.ops.transpose import ConvTranspose
+from cnnkern.ops.window import Padding
 from cnnkern.passes import (
     PASSES,
     drop_identities,
     fold_branch_scales,
     fold_padding,
     fold_scales,
+    fold_scales_ahead,
     fuse_activation,
     fuse_residual,
     merge_scales,
@@ -33,7 +35,7 @@ from cnnkern.passes import (
     share_equal_nodes,
 )
 from random_graphs import random_graph, random_input
-from support import evaluate, graph_of
+from support import evaluate, graph_of, run_kernels
 
 Pass = Callable[[Graph], Graph]
 Steps = list[tuple[str, Op, tuple[str, ...]]]
@@ -69,7 +71,9 @@ def assert_same_meaning(before: Graph, after: Graph, seed: int = 0) -> None:
         assert np.abs(y - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1)
 
 
-@pytest.mark.parametrize("rewrite", [*PASSES, optimise], ids=lambda rewrite: rewrite.__name__)
+@pytest.mark.parametrize(
+    "rewrite", [*PASSES, fold_scales_ahead, optimise], ids=lambda rewrite: rewrite.__name__
+)
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_graphs_keep_their_meaning(rewrite: Pass, seed: int) -> None:
@@ -253,6 +257,119 @@ def test_several_poolings_go_before_a_scale() -> None:
     types = [type(node.op) for node in after.nodes[1:]]
     assert types == [AveragePool, GlobalAveragePool, Affine]
     assert_same_meaning(graph(steps), after)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same", ((0, 2), (1, 0))], ids=str)
+@pytest.mark.parametrize(
+    "scale",
+    [batch_norm(), Affine(as_array(2), as_array(-1)), Affine(as_array(0.5), as_array(0))],
+    ids=["batch norm", "affine", "no shift"],
+)
+def test_scales_are_folded_into_their_reader(scale: Op, padding: Padding) -> None:
+    strided = conv(padding=padding, strides=(2, 1), activation=RELU)
+    before = graph([("r", RELU, ("x",)), ("s", scale, ("r",)), ("y", strided, ("s",))])
+    after = fold_scales_ahead(before)
+    assert names(after) == ["x", "r", "y"]
+    assert_same_meaning(before, after)
+    x = random_input(0)
+    np.testing.assert_allclose(run_kernels(after, x), evaluate(before, x), rtol=0, atol=2e-5)
+
+
+def test_a_reader_that_adds_keeps_its_other_input() -> None:
+    steps: Steps = [
+        ("s", batch_norm(), ("x",)),
+        ("r", RELU, ("x",)),
+        ("y", conv(padding="valid", adds_residual=True), ("s", "p")),
+    ]
+    steps.insert(2, ("p", MaxPool((3, 3), (1, 1)), ("r",)))
+    after = fold_scales_ahead(graph(steps))
+    assert after["y"].inputs == ("x", "p")
+    assert_same_meaning(graph(steps), after)
+
+
+@pytest.mark.parametrize(
+    ("steps", "outputs"),
+    [
+        ([("s", batch_norm(), ("x",)), ("y", conv(), ("s",))], ("s", "y")),
+        ([("s", batch_norm(), ("x",)), ("c", conv(), ("s",)), ("y", RELU, ("s",))], ("c", "y")),
+        ([("s", batch_norm(), ("x",)), ("y", RELU, ("s",))], ()),
+        ([("s", replace(batch_norm(), activation=RELU), ("x",)), ("y", conv(), ("s",))], ()),
+        ([("s", replace(batch_norm(6), axis=-2), ("x",)), ("y", conv(), ("s",))], ()),
+        ([("s", batch_norm(variance=-1.0), ("x",)), ("y", conv(), ("s",))], ()),
+        ([("s", Affine(as_array(1), as_array(5)), ("x",)), ("y", conv(), ("s",))], ()),
+        (
+            [
+                ("s", Affine(as_array(0), as_array(1)), ("x",)),
+                ("y", conv(padding="same"), ("s",)),
+            ],
+            (),
+        ),
+        (
+            [
+                ("s", batch_norm(), ("x",)),
+                ("y", Conv(normal(3, 3, 2, 4), groups=2), ("s",)),
+            ],
+            (),
+        ),
+        (
+            [
+                ("s", Affine(as_array(2), as_array(1)), ("x",)),
+                ("y", Conv(np.full((1, 1, 4, 4), np.inf, np.float32)), ("s",)),
+            ],
+            (),
+        ),
+        (
+            [
+                ("s", batch_norm(), ("x",)),
+                ("c", conv(padding="same"), ("s",)),
+                ("y", Add(), ("x", "c")),
+            ],
+            (),
+        ),
+        (
+            [
+                ("r", RELU, ("x",)),
+                ("j", Concatenate(), ("x", "r")),
+                ("s", batch_norm(8), ("j",)),
+                ("y", Conv(normal(3, 3, 8, 4), padding="same"), ("s",)),
+            ],
+            (),
+        ),
+    ],
+    ids=[
+        "output", "shared", "no convolution", "activated", "axis", "not finite", "large shift",
+        "no border", "groups", "infinite filter", "shared source", "joined source",
+    ],
+)  # fmt: skip
+def test_scales_that_their_reader_leaves(steps: Steps, outputs: tuple[str, ...]) -> None:
+    before = graph(steps, *outputs)
+    assert names(fold_scales_ahead(before)) == names(before)
+
+
+def test_two_scales_are_folded_one_by_one() -> None:
+    steps: Steps = [
+        ("s", batch_norm(), ("x",)),
+        ("t", Affine(as_array(-2), as_array(1)), ("s",)),
+        ("y", conv(padding="same"), ("t",)),
+    ]
+    after = fold_scales_ahead(fold_scales_ahead(graph(steps)))
+    assert names(after) == ["x", "y"]
+    assert_same_meaning(graph(steps), after)
+
+
+def test_borders_that_differ_have_storages_of_their_own() -> None:
+    """A sum could be written over the input of a padded convolution, but for its border."""
+    steps: Steps = [
+        ("r", RELU, ("x",)),
+        ("c", conv(padding="same"), ("r",)),
+        ("a", Add(), ("r", "c")),
+        ("s", batch_norm(), ("a",)),
+        ("y", conv(padding="same"), ("s",)),
+    ]
+    before, x = graph(steps), random_input(1)
+    after = fold_scales_ahead(before)
+    assert names(after) == ["x", "r", "c", "a", "y"]
+    np.testing.assert_allclose(run_kernels(after, x), evaluate(before, x), rtol=0, atol=1e-4)
 
 
 def test_activations_are_fused() -> None:

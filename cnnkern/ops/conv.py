@@ -208,24 +208,28 @@ class Conv(SlidingFilter):
         bias = shift if self.bias is None else self.bias * scale + shift
         return replace(self, filter=Scaled(self.filter, scale), bias=bias)
 
+    @np.errstate(all="ignore")
     def of_scaled(self, scale: Array, shift: Array) -> Conv | None:
         """Return the op that makes of x what this one makes of ``x * scale + shift``.
 
         None where there is none, or it would round worse. Scale and shift are float32[C].
         """
-        if self.groups > 1 or not np.isfinite((scale, shift)).all():
+        if self.groups > 1:
             return None
-        scaled = replace(self, filter=Scaled(self.filter, scale[:, None]))
-        if not shift.any():
-            return scaled
-        border = np.divide(-shift, scale, out=np.zeros_like(shift), where=shift != 0)
-        sums = np.asarray(self.filter).sum(axis=tuple(range(len(self.sizes))), dtype=np.float64)
-        bias = shift @ sums + (0 if self.bias is None else self.bias)
-        is_exact = np.abs(shift).max() <= MAX_SHIFT and np.isfinite(bias).all()
-        if not is_exact or not np.isfinite(border).all():
+        bias, border = self.bias, self.border
+        if shift.any():
+            taps = tuple(range(len(self.sizes)))
+            sums = np.asarray(self.filter).sum(axis=taps, dtype=np.float64)
+            bias = as_array(shift @ sums + (0 if bias is None else bias))
+        if not self.pads_nothing and (shift.any() or border is not None):
+            padding = np.zeros_like(shift) if border is None else border
+            border = np.where(padding == shift, np.float32(0), (padding - shift) / scale)
+        numbers = [v for v in (scale, shift, bias, border) if v is not None]
+        is_finite = all(np.isfinite(v).all() for v in numbers)
+        if not is_finite or np.abs(shift).max() > MAX_SHIFT:
             return None
         return replace(
-            scaled, bias=as_array(bias), border=None if self.pads_nothing else border
+            self, filter=Scaled(self.filter, scale[:, None]), bias=bias, border=border
         )
 
     @property

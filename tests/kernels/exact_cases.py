@@ -7,7 +7,7 @@ Every float32 sum of them is exact, so a kernel must give the bits of int64 arit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice, product
@@ -88,12 +88,15 @@ def conv_case(rng: np.random.Generator, rank: int) -> Case:
     b = rng.integers(-9, 10, OC) if rng.random() < 0.7 else None
     x = rng.integers(-4, 5, (int(rng.choice(BATCHES)), *space, C))
     pads = window_pads(space, sizes, strides, dilation, padding)
-    y = convolve(x, w, strides, dilation, pads, groups) + (0 if b is None else b)
+    border = rng.integers(-4, 5, C) if groups == 1 and rng.random() < 0.3 else None
+    padded = x if border is None else _with_border(x, border, pads)
+    inside = pads if border is None else [(0, 0)] * rank
+    y = convolve(padded, w, strides, dilation, inside, groups) + (0 if b is None else b)
     residual = [rng.integers(-50, 50, y.shape)] if rng.random() < 0.3 else []
     activation, clip = _activation(rng)
     op = Conv(
         _float(w), None if b is None else _float(b), strides, padding, dilation,
-        activation, bool(residual), groups,
+        activation, bool(residual), groups, border=None if border is None else _float(border),
     )  # fmt: skip
     expected = clip(sum(residual, y))
     return _case(op, [x, *residual], expected, rank if rng.random() < 0.3 else 0)
@@ -275,6 +278,16 @@ def _case(op: Op, inputs: list[Ints], expected: Array, halo_rank: int = 0) -> Ca
         steps.append(("z", Conv(w, None, ones, "same", ones), ("y",)))
     shapes = {name: (None, *x.shape[1:]) for name, x in zip(names, inputs, strict=True)}
     return Case(graph_of(shapes, steps), tuple(inputs), expected)
+
+
+def _with_border(x: Ints, border: Ints, pads: Sequence[tuple[int, int]]) -> Ints:
+    """Return images with a repeated pixel around them."""
+    sizes = (n + sum(pad) for n, pad in zip(x.shape[1:-1], pads, strict=True))
+    padded = np.empty((x.shape[0], *sizes, x.shape[-1]), x.dtype)
+    padded[:] = border
+    inside = (slice(a, a + n) for n, (a, _) in zip(x.shape[1:-1], pads, strict=True))
+    padded[(slice(None), *inside)] = x
+    return padded
 
 
 def _float(values: Ints) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -174,3 +175,15 @@ def test_a_convolution_that_others_read_stays() -> None:
         "y", "c",
     )  # fmt: skip
     assert pair_with_readers(shared) == shared
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_border_of_a_scaled_input(size: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(8)
+    graph = pair(size, WINDOWS[1], "same", "relu6", rng, taps=3)
+    conv = replace(graph["c"].op, border=integers(rng, 4))
+    nodes = tuple(replace(n, op=conv) if n.name == "c" else n for n in graph.nodes)
+    graph, x = replace(graph, nodes=nodes), integers(rng, *size, 4)
+    paired = optimise(graph, "strict")
+    assert kernels(paired, x.shape) == ["f32_halo", "f32_bands"]
+    np.testing.assert_array_equal(run_kernels(paired, x), evaluate(graph, x))
