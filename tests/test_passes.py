@@ -297,6 +297,8 @@ def test_a_reader_that_adds_keeps_its_other_input() -> None:
         ([("s", replace(batch_norm(6), axis=-2), ("x",)), ("y", conv(), ("s",))], ()),
         ([("s", batch_norm(variance=-1.0), ("x",)), ("y", conv(), ("s",))], ()),
         ([("s", Affine(as_array(1), as_array(5)), ("x",)), ("y", conv(), ("s",))], ()),
+        ([("s", Affine(as_array(1e9), as_array(0)), ("x",)), ("y", conv(), ("s",))], ()),
+        ([("s", batch_norm(), ("x",)), ("y", Conv(normal(1, 1, 4, 4)), ("s",))], ()),
         (
             [
                 ("s", Affine(as_array(0), as_array(1)), ("x",)),
@@ -314,7 +316,7 @@ def test_a_reader_that_adds_keeps_its_other_input() -> None:
         (
             [
                 ("s", Affine(as_array(2), as_array(1)), ("x",)),
-                ("y", Conv(np.full((1, 1, 4, 4), np.inf, np.float32)), ("s",)),
+                ("y", Conv(np.full((2, 1, 4, 4), np.inf, np.float32)), ("s",)),
             ],
             (),
         ),
@@ -338,7 +340,8 @@ def test_a_reader_that_adds_keeps_its_other_input() -> None:
     ],
     ids=[
         "output", "shared", "no convolution", "activated", "axis", "not finite", "large shift",
-        "no border", "groups", "infinite filter", "shared source", "joined source",
+        "large scale", "one tap", "no border", "groups", "infinite filter", "shared source",
+        "joined source",
     ],
 )  # fmt: skip
 def test_scales_that_their_reader_leaves(steps: Steps, outputs: tuple[str, ...]) -> None:

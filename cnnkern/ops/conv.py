@@ -50,6 +50,7 @@ STRASSEN_KERNELS = ("f32_conv", "f32_strassen")
 WINOGRAD_MIN_TILES = 8
 # Of scaled numbers, which are mostly about one: sums with a large shift in them round worse.
 MAX_SHIFT = 4
+MAX_SCALE = 1 << 20  # filters stay finite
 F2X2_MIN_CHANNELS = 32  # with fewer, the steps of tiles of 2x2 outputs cost what they save
 
 
@@ -212,21 +213,22 @@ class Conv(SlidingFilter):
     def of_scaled(self, scale: Array, shift: Array) -> Conv | None:
         """Return the op that makes of x what this one makes of ``x * scale + shift``.
 
-        None where there is none, or it would round worse. Scale and shift are float32[C].
+        None where there is none, or it would round worse: Strassen's algorithm adds channels,
+        which must be of one size. Scale and shift are float32[C].
         """
-        if self.groups > 1:
+        if self.groups > 1 or self.is_pointwise:
             return None
         bias, border = self.bias, self.border
         if shift.any():
             taps = tuple(range(len(self.sizes)))
             sums = np.asarray(self.filter).sum(axis=taps, dtype=np.float64)
             bias = as_array(shift @ sums + (0 if bias is None else bias))
-        if not self.pads_nothing and (shift.any() or border is not None):
+        if self.padding != "valid" and (shift.any() or border is not None):
             padding = np.zeros_like(shift) if border is None else border
             border = np.where(padding == shift, np.float32(0), (padding - shift) / scale)
         numbers = [v for v in (scale, shift, bias, border) if v is not None]
         is_finite = all(np.isfinite(v).all() for v in numbers)
-        if not is_finite or np.abs(shift).max() > MAX_SHIFT:
+        if not is_finite or np.abs(shift).max() > MAX_SHIFT or np.abs(scale).max() > MAX_SCALE:
             return None
         return replace(
             self, filter=Scaled(self.filter, scale[:, None]), bias=bias, border=border
@@ -235,11 +237,6 @@ class Conv(SlidingFilter):
     @property
     def input_border(self) -> Array | None:
         return self.border
-
-    @property
-    def pads_nothing(self) -> bool:
-        """Whether every tap is inside of the input, whatever its size."""
-        return self.padding == "valid" or (set(self.sizes) == {1} and self.padding == "same")
 
     @np.errstate(all="ignore")
     def reference(self, *inputs: Array) -> Array:
