@@ -28,7 +28,7 @@ N_TABLES = 10  # as the kernel numbers them
 MIN_PIXELS = 128  # of an image: with fewer, 7/4 of the filters take longer to arrive
 # x and S of a task: half of a 1 MiB L2, the rest for the panels that stream through.
 ROWS_NBYTES = 448 << 10
-PARTS = 2  # of an image, each in blocks: two threads end together
+PARTS = 2  # of an image, as the kernel's `block_of` cuts it
 MIN_TASKS = 16  # enough for several threads to end together
 # Of a block of pixels, unless there are more threads: each claim adds its pixels anew.
 MAX_CLAIMS = 2
