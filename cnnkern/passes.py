@@ -40,11 +40,10 @@ def optimise(graph: Graph, precision: str = "fast") -> Graph:
     With "strict" every convolution sums its products directly, of what Keras multiplies; "fast"
     may use Winograd's and Strassen's algorithms and fold scales ahead, which rounds worse.
     """
-    for rewrite in PASSES:
+    fast = (fold_scales_ahead, allow_transforms) if precision == "fast" else ()
+    for rewrite in (*PASSES, *fast, pair_with_readers, gate_convolutions):
         graph = rewrite(graph).verify()
-    if precision == "fast":
-        graph = allow_transforms(fold_scales_ahead(graph))
-    return gate_convolutions(pair_with_readers(graph))
+    return graph
 
 
 def drop_identities(graph: Graph) -> Graph:
