@@ -169,6 +169,11 @@ class Graph:
                 readers[name].append(node)
         return readers
 
+    def private_tensors(self) -> set[str]:
+        """Return the tensors that one node reads, once, and nobody outside of the graph."""
+        readers = self.consumers()
+        return {name for name in readers if len(readers[name]) == 1} - set(self.outputs)
+
     def verify(self) -> Graph:
         """Return the graph itself, or raise PlanError where it is not well-formed."""
         known: set[str] = set()

@@ -125,16 +125,15 @@ def pool_before_scales(graph: Graph) -> Graph:
     stays the larger one under a positive scale, and rounding keeps their order. (A window of
     NaN alone, which gives the lowest float32, gives that one scaled.)
     """
-    shapes, consumers = graph.shapes(), graph.consumers()
+    shapes, private = graph.shapes(), graph.private_tensors()
     done: dict[str, Node] = {}
     for node in graph.nodes:
         done[node.name] = node
         if not isinstance(node.op, Pool | GlobalPool):
             continue
         before = done[node.inputs[0]]
-        is_private = len(consumers[before.name]) == 1 and before.name not in graph.outputs
         scaled = _scaled_after(node.op, before.op, shapes[node.name][-1])
-        if scaled is not None and is_private:
+        if scaled is not None and before.name in private:
             done[before.name] = replace(before, op=node.op)
             done[node.name] = replace(node, op=scaled)
     return replace(graph, nodes=tuple(done.values()))
@@ -168,15 +167,16 @@ def fold_scales(graph: Graph) -> Graph:
 
 def fold_branch_scales(graph: Graph) -> Graph:
     """Multiply the scale of a ScaledAdd into the convolution that it scales."""
-    consumers = graph.consumers()
+    private = graph.private_tensors()
     done: dict[str, Node] = {}
     for node in graph.nodes:
         done[node.name] = node
         if not isinstance(node.op, ScaledAdd):
             continue
         branch = done[node.inputs[1]]
-        is_private = len(consumers[branch.name]) == 1 and branch.name not in graph.outputs
-        if isinstance(branch.op, Linear) and branch.op.activation is None and is_private:
+        if not isinstance(branch.op, Linear) or branch.name not in private:
+            continue
+        if branch.op.activation is None:
             scale = np.full(branch.op.out_channels, node.op.scale, np.float32)
             done[branch.name] = replace(branch, op=branch.op.scaled(scale, 0 * scale))
             done[node.name] = replace(node, op=Add())
@@ -189,23 +189,20 @@ def fold_scales_ahead(graph: Graph) -> Graph:
     What is padded then is no zero, but what the scale would make zero. It stands around what
     the scale reads, and so nobody else may read that.
     """
-    consumers = graph.consumers()
+    private = graph.private_tensors()
     done: dict[str, Node] = {}
-
-    def is_private(name: str) -> bool:
-        return len(consumers[name]) == 1 and name not in graph.outputs
 
     def without_scale(node: Node) -> Node | None:
         name, *others = node.inputs
         scale = done[name].op
         if not isinstance(node.op, Conv) or not isinstance(scale, BatchNorm | Affine):
             return None
-        if scale.activation is not None or name in others or not is_private(name):
+        if scale.activation is not None or name not in private:
             return None
         (source,) = done[name].inputs
         factors = scale.per_channel(node.op.in_channels)
         op = None if factors is None else node.op.of_scaled(*factors)
-        has_room = is_private(source) and done[source].op.joined_axis is None
+        has_room = source in private and done[source].op.joined_axis is None
         if op is None or not (op.border is None or has_room):
             return None
         return Node(node.name, op, (source, *others))
@@ -234,7 +231,7 @@ def fuse_activation(graph: Graph) -> Graph:
 
 def fuse_residual(graph: Graph) -> Graph:
     """Let the later of an Add's two operands, if a convolution, add the other one itself."""
-    shapes, consumers = graph.shapes(), graph.consumers()
+    shapes, private = graph.shapes(), graph.private_tensors()
     done: dict[str, Node] = {}
     for node in graph.nodes:
         done[node.name] = node
@@ -244,7 +241,7 @@ def fuse_residual(graph: Graph) -> Graph:
         order = list(done)
         earlier, later = sorted(node.inputs, key=order.index)
         op = done[later].op
-        is_private = len(consumers[later]) == 1 and later not in graph.outputs
+        is_private = later in private
         is_same = shapes[earlier] == shapes[later]
         if isinstance(op, Conv | Dense) and op.takes_residual and is_private and is_same:
             fused = Node(
@@ -308,7 +305,7 @@ def pair_with_readers(graph: Graph) -> Graph:
 
 def gate_convolutions(graph: Graph) -> Graph:
     """Let a convolution of one tap scale the channels that it alone reads scaled."""
-    shapes, consumers = graph.shapes(), graph.consumers()
+    shapes, private = graph.shapes(), graph.private_tensors()
     done: dict[str, Node] = {}
     for node in graph.nodes:
         done[node.name] = node
@@ -317,9 +314,8 @@ def gate_convolutions(graph: Graph) -> Graph:
         name, *residual = node.inputs
         scaled = done[name]
         is_product = isinstance(scaled.op, Multiply) and len(scaled.inputs) == 2
-        is_private = len(consumers[name]) == 1 and name not in graph.outputs
         gates = [g for g in scaled.inputs if is_product and is_gate(shapes[g], shapes[name])]
-        if is_private and len(gates) == 1:
+        if name in private and len(gates) == 1:
             (x,) = (i for i in scaled.inputs if i != gates[0])
             del done[name], done[node.name]
             done[node.name] = Node(node.name, GatedConv(node.op), (x, gates[0], *residual))
@@ -346,14 +342,14 @@ def _fuse_chains(graph: Graph, length: int, rule: Callable[..., Op | None]) -> G
 
     They must have no other reader. The fused node keeps the last one's name.
     """
-    consumers = graph.consumers()
+    private = graph.private_tensors()
     done: dict[str, Node] = {}
     for node in graph.nodes:
         done[node.name] = node
         chain = [node]
         while len(chain) < length and len(chain[0].inputs) == 1:
             before = done[chain[0].inputs[0]]
-            if len(consumers[before.name]) > 1 or before.name in graph.outputs:
+            if before.name not in private:
                 break
             chain.insert(0, before)
         op = rule(*(link.op for link in chain)) if len(chain) == length else None

@@ -48,10 +48,10 @@ WINOGRAD_KERNELS = (
 STRASSEN_KERNELS = ("f32_conv", "f32_strassen")
 # Fewer tiles than this per image do not pay for filters of four times the size.
 WINOGRAD_MIN_TILES = 8
+F2X2_MIN_CHANNELS = 32  # with fewer, the steps of tiles of 2x2 outputs cost what they save
 # Of scaled numbers, which are mostly about one: sums with a large shift in them round worse.
 MAX_SHIFT = 4
 MAX_SCALE = 1 << 20  # filters stay finite
-F2X2_MIN_CHANNELS = 32  # with fewer, the steps of tiles of 2x2 outputs cost what they save
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +216,9 @@ class Conv(SlidingFilter):
         None where there is none, or it would round worse: Strassen's algorithm adds channels,
         which must be of one size. Scale and shift are float32[C].
         """
-        if self.groups > 1 or self.is_pointwise:
+        is_finite = np.isfinite(scale).all() and np.isfinite(shift).all()
+        is_small = np.abs(scale).max() <= MAX_SCALE and np.abs(shift).max() <= MAX_SHIFT
+        if self.groups > 1 or self.is_pointwise or not is_finite or not is_small:
             return None
         bias, border = self.bias, self.border
         if shift.any():
@@ -226,9 +228,7 @@ class Conv(SlidingFilter):
         if self.padding != "valid" and (shift.any() or border is not None):
             padding = np.zeros_like(shift) if border is None else border
             border = np.where(padding == shift, np.float32(0), (padding - shift) / scale)
-        numbers = [v for v in (scale, shift, bias, border) if v is not None]
-        is_finite = all(np.isfinite(v).all() for v in numbers)
-        if not is_finite or np.abs(shift).max() > MAX_SHIFT or np.abs(scale).max() > MAX_SCALE:
+        if not all(np.isfinite(v).all() for v in (bias, border) if v is not None):
             return None
         return replace(
             self, filter=Scaled(self.filter, scale[:, None]), bias=bias, border=border
@@ -243,11 +243,9 @@ class Conv(SlidingFilter):
         if self.border is None:
             return super().reference(*inputs)
         x, *residual = inputs
-        pads = self.paddings(x.shape[1:-1])
-        lengths = (sum(pad) + n for pad, n in zip(pads, x.shape[1:-1], strict=True))
-        padded = np.broadcast_to(self.border, (x.shape[0], *lengths, x.shape[-1])).copy()
-        inside = (slice(pad, pad + n) for (pad, _), n in zip(pads, x.shape[1:-1], strict=True))
-        padded[(slice(None), *inside)] = x
+        pads = ((0, 0), *self.paddings(x.shape[1:-1]), (0, 0))
+        is_inside = np.pad(np.ones(x.shape, bool), pads)
+        padded = np.where(is_inside, np.pad(x, pads), self.border)
         return replace(self, padding="valid", border=None).reference(padded, *residual)
 
     @property

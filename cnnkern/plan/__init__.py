@@ -11,7 +11,7 @@ import numpy as np
 
 from ..codegen.isa import Isa, best
 from ..errors import ResourceLimitError
-from ..graph import NO_HALO, Graph, Halo, Node, Op
+from ..graph import NO_HALO, Array, Graph, Halo, Node
 from ..kernels import address
 from ..kernels.memory import whole_lines
 from ..kernels.records import STEP
@@ -189,7 +189,7 @@ class _Planner:
         self.pending[output.storage] += node.name in self.graph.outputs
         # Inputs are written before the first step, all of them.
         self._use(output, begin if node.inputs else WRITTEN_BY_CALLER)
-        self._clear_halo(output, self._wants_border(node.name))
+        self._clear_halo(output, self._border(node.name))
         if inputs and node.op.is_view and view is None:
             lowering.copy(inputs[0], output)
         elif inputs and view is None:
@@ -210,12 +210,12 @@ class _Planner:
             known.storage, known.nbytes, min(known.first, step), max(known.last, step)
         )
 
-    def _clear_halo(self, output: Buffer, reader: Op | None) -> None:
+    def _clear_halo(self, output: Buffer, border: Array | None) -> None:
         """Write the border of a storage once; nothing else is ever written there."""
         if output.halo != NO_HALO and output.storage not in self.cleared:
             self.cleared.add(output.storage)
             whole = self.wholes.get(output.storage, output)
-            self.lowering.clear_border(whole, whole.halo, reader)
+            self.lowering.clear_border(whole, whole.halo, border)
 
     def _output_buffer(self, node: Node, inputs: list[Buffer]) -> Buffer:
         """Return where a node writes: over its input where it may, else a new storage.
@@ -233,8 +233,9 @@ class _Planner:
         if inputs and index is not None:
             x = inputs[index]
             is_last = self.pending[x.storage] == 1
-            wants_border = any(map(self._wants_border, (node.name, node.inputs[index])))
-            if x.shape == shape and x.halo == halo and is_last and not wants_border:
+            names = node.name, node.inputs[index]
+            has_zeros = all(self._border(name) is None for name in names)
+            if x.shape == shape and x.halo == halo and is_last and has_zeros:
                 return x
         return self._allocate(node.name, halo)
 
@@ -250,10 +251,10 @@ class _Planner:
         is_free = inputs and node.name not in self.parts and self._halo(node.name) == NO_HALO
         return node.op.view(inputs[0], self.shapes[node.name]) if is_free else None
 
-    def _wants_border(self, name: str) -> Op | None:
-        """Return the reader of a tensor, then the only one, that wants no zeros around it."""
+    def _border(self, name: str) -> Array | None:
+        """Return what is read around a tensor; who wants no zeros is its only reader."""
         readers = [node.op for node in self.consumers[name] if node.inputs[0] == name]
-        return next((op for op in readers if op.input_border is not None), None)
+        return readers[0].input_border if len(readers) == 1 else None
 
     def _halo(self, name: str) -> Halo:
         """Return the widest halo that any consumer of a tensor wants."""

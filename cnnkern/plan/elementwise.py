@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..graph import Array
-from .buffer import ABSOLUTE, MAX_RANK, Address, Buffer, broadcast_walk, walk
-from .call import claims
+from ..graph import Array, Halo
+from .buffer import (
+    ABSOLUTE,
+    FLOAT_NBYTES,
+    MAX_RANK,
+    Address,
+    Buffer,
+    broadcast_walk,
+    stride_fields,
+    walk,
+)
+from .call import MIN_CLAIMS, claims
 from .epilogue import NO_EPILOGUE, Epilogue
 
 if TYPE_CHECKING:
@@ -137,6 +146,28 @@ def _per_channel(
         shift=lowering.constant(owner, "shifts", lambda: repeated(shift)),
         **rows.fields("x", "y"), **epilogue.bounds,
     )  # fmt: skip
+
+
+def lower_border(lowering: Lowering, inner: Buffer, halo: Halo, border: Array | None) -> None:
+    """Append the writing of zeros, or of the pixel `border` again and again, around `inner`."""
+    (d0, d1), (h0, h1), (w0, w1) = halo
+    N, D, H, W, _ = inner.dims
+    _, s_d, s_h, s_w = inner.strides
+    lowering.call(
+        "f32_halo",
+        N * (D + d0 + d1) * (H + h0 + h1), max_claims=MIN_CLAIMS,
+        y=inner.address + -(d0 * s_d + h0 * s_h + w0 * s_w),
+        border=0 if border is None else _pixel(lowering, border, s_w),
+        D=D, H=H, W=W, D0=d0, D1=d1, H0=h0, H1=h1, W0=w0, W1=w1,
+        **stride_fields("y", inner.strides),
+    )  # fmt: skip
+
+
+def _pixel(lowering: Lowering, channels: Array, nbytes: int) -> int:
+    """Return the address of a pixel of `nbytes`, with zeros behind its channels."""
+    gap = nbytes // FLOAT_NBYTES - channels.size
+    key = ("pixel", channels.tobytes(), gap)
+    return lowering.constants.address(key, lambda: np.pad(channels, (0, gap)))
 
 
 def _pixels_per_period(C: int) -> int:

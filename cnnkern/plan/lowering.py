@@ -10,7 +10,7 @@ import numpy as np
 
 from ..codegen.isa import Isa, best
 from ..errors import PlanError
-from ..graph import NO_HALO, Array, Halo, Op
+from ..graph import NO_HALO, Array, Halo
 from ..kernels import KERNELS, address
 from ..kernels.memory import aligned
 from ..lazy import Weight
@@ -19,12 +19,19 @@ from ..ops.resize import Taps
 from ..ops.window import RowWindow, Window
 from ..shapes import product
 from .bands import join_in_bands, pays_in_bands
-from .buffer import ABSOLUTE, FLOAT_NBYTES, Address, Buffer, pixels, stride_fields
-from .call import MAX_CLAIMS, MIN_CLAIMS, Step
+from .buffer import ABSOLUTE, Address, Buffer, pixels
+from .call import MAX_CLAIMS, Step
 from .conv import lower_conv
 from .depthwise import lower_depthwise
 from .dot import lower_dot
-from .elementwise import constant, lower_affine, lower_binary, lower_map, lower_standardize
+from .elementwise import (
+    constant,
+    lower_affine,
+    lower_binary,
+    lower_border,
+    lower_map,
+    lower_standardize,
+)
 from .epilogue import Epilogue
 from .move import lower_move
 from .pool import lower_global_pool, lower_pool
@@ -393,24 +400,6 @@ class Lowering:
         """Append ``y = function(x)`` for a row function."""
         lower_map(self, function, x, y, parameters)
 
-    def clear_border(self, inner: Buffer, halo: Halo, reader: Op | None = None) -> None:
-        """Append the writing of zeros, or of what `reader` wants to read, around `inner`."""
-        border = None if reader is None else reader.input_border
-        (d0, d1), (h0, h1), (w0, w1) = halo
-        N, D, H, W, _ = inner.dims
-        _, s_d, s_h, s_w = inner.strides
-        self.call(
-            "f32_halo",
-            N * (D + d0 + d1) * (H + h0 + h1), max_claims=MIN_CLAIMS,
-            y=inner.address + -(d0 * s_d + h0 * s_h + w0 * s_w),
-            border=0 if border is None else self._pixel(reader, border, s_w),
-            D=D, H=H, W=W, D0=d0, D1=d1, H0=h0, H1=h1, W0=w0, W1=w1,
-            **stride_fields("y", inner.strides),
-        )  # fmt: skip
-
-    def _pixel(self, owner: object, values: Array, nbytes: int) -> int:
-        """Return the address of a pixel of these channels, to its end in a buffer."""
-        gap = nbytes // FLOAT_NBYTES - values.size
-        return self.constant(
-            owner, f"border of {nbytes} bytes", lambda: np.pad(values, (0, gap))
-        )
+    def clear_border(self, inner: Buffer, halo: Halo, border: Array | None = None) -> None:
+        """Append the writing of zeros, or of a pixel again and again, around `inner`."""
+        lower_border(self, inner, halo, border)
