@@ -151,15 +151,25 @@ f32_standardize = _per_channel(inline(lambda x, scale, shift: (x - shift) * scal
 
 
 def f32_repeat(isa: Isa):
-    """Return the kernel ``y[c*count + i] = x[c]`` on the channels of a pixel; record REPEAT."""
+    """Return the kernel ``y[i*count + j] = x[i]``; record REPEAT."""
+
+    @inline
+    def repeat(x, y, n, count):
+        for i in range(n):
+            for j in range(count):
+                y[i * count + j] = x[i]
 
     def kernel(p, scratch, begin, end):
-        for row in range(begin, end):
-            x = floats(p.x + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w))
-            y = floats(p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w))
-            for c in range(p.C):
-                for i in range(p.count):
-                    y[c * p.count + i] = x[c]
+        for tile in range(begin, end):
+            row, first = tile // p.chunks, tile % p.chunks * p.chunk
+            n = min(p.chunk, p.run - first)
+            x = p.x + 4 * first + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w)
+            y = 4 * first + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
+            y = p.y + p.count * y
+            if p.count == 2:  # LLVM makes vectors where it knows the number
+                repeat(floats(x), floats(y), n, 2)
+            else:
+                repeat(floats(x), floats(y), n, p.count)
 
     return kernel
 

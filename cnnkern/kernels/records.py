@@ -117,12 +117,13 @@ BINARY = _record(
     floats=("lo", "hi", "scale"),
 )  # fmt: skip
 
-# y[.., c*count + i] = x[.., c]
+# y[i*count + j] = x[i]; the strides of `y` are divided by `count`.
 REPEAT = _record(
-    "x", "y",
-    "N", "D", "H", "W", "C", "count",
+    "x", "y", "count",
+    "N", "D", "H", "W", "run",
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
+    "chunk", "chunks",
 )  # fmt: skip
 
 # y = op(x, scale[c], shift[c]): `scale` and `shift` repeat the channels up to `period` floats;

@@ -44,6 +44,19 @@ def lower_map(
     )  # fmt: skip
 
 
+def lower_channel_repeats(lowering: Lowering, x: Buffer, y: Buffer, count: int) -> None:
+    """Append ``y[..., c*count + i] = x[..., c]``."""
+    n, d, h, w = (stride // count for stride in y.strides)
+    rows = walk(x, Buffer(x.shape, y.address, (n, d, h, w)))
+    chunks = max(-(-rows.run // CHUNK), 1)
+    lowering.call(
+        "f32_repeat",
+        rows.n_rows * chunks, max_claims=claims(y.nbytes),
+        x=x.address, y=y.address, count=count, run=rows.run, chunk=CHUNK, chunks=chunks,
+        **rows.fields("x", "y"),
+    )  # fmt: skip
+
+
 def lower_binary(
     lowering: Lowering,
     kernel: str,

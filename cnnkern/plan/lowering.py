@@ -19,7 +19,7 @@ from ..ops.resize import Taps
 from ..ops.window import RowWindow, Window
 from ..shapes import product
 from .bands import join_in_bands, pays_in_bands
-from .buffer import ABSOLUTE, Address, Buffer, pixels
+from .buffer import ABSOLUTE, Address, Buffer
 from .call import MAX_CLAIMS, Step
 from .conv import lower_conv
 from .depthwise import lower_depthwise
@@ -29,6 +29,7 @@ from .elementwise import (
     lower_affine,
     lower_binary,
     lower_border,
+    lower_channel_repeats,
     lower_map,
     lower_standardize,
 )
@@ -257,11 +258,7 @@ class Lowering:
 
     def repeat_channels(self, x: Buffer, y: Buffer, count: int) -> None:
         """Append ``y[..., c*count + i] = x[..., c]``."""
-        rows = pixels(x, y)
-        self.call(
-            "f32_repeat", rows.n_rows,
-            x=x.address, y=y.address, C=rows.run, count=count, **rows.fields("x", "y"),
-        )  # fmt: skip
+        lower_channel_repeats(self, x, y, count)
 
     def pool(
         self, kernel: str, x: Buffer, y: Buffer, sizes: Sequence[int], window: Window
