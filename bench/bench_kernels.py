@@ -49,6 +49,7 @@ MAX_LOSS = 1.05  # time of the chosen way / time of the best one
 COLUMNS = ("convolution", "where", "threads", "GFLOP/s", "peak", "% of peak", "bound",
            "% of bound", "x 1", "chosen / best")  # fmt: skip
 
+Tile = tuple[int, int]  # outputs along H and W
 Run = tuple[Callable[[], None], int]  # what to time, and its floating-point operations
 
 
@@ -131,15 +132,15 @@ def checked_run(graph: Graph, isa: Isa, n_threads: int, rng: np.random.Generator
 
 @dataclass(frozen=True, eq=False)
 class ForcedConv(Conv):
-    """A convolution in Winograd tiles of one size, or without any (0)."""
+    """A convolution in Winograd tiles of one size, or without any."""
 
-    tile: int = 0
+    tile: Tile | None = None
 
-    def winograd_tile(self, lengths: Sequence[int]) -> int:
+    def winograd_tile(self, lengths: Sequence[int]) -> Tile | None:
         return self.tile
 
 
-def forced(graph: Graph, tile: int, may_transform: bool) -> Graph:
+def forced(graph: Graph, tile: Tile | None, may_transform: bool) -> Graph:
     """Return the graph with its convolution done one way."""
     x, node = graph.nodes
     conv = node.op
@@ -196,12 +197,12 @@ def all_ways(
     """Return every way to do a convolution, and the plan's choice among them."""
     conv = graph["y"].op
     assert isinstance(conv, Conv)
-    tiles = WINOGRAD_TILES if shape.kind == "winograd" else (0,)
-    ways = [forced(graph, 0, may_transform=False)]
+    tiles = WINOGRAD_TILES[conv.taps] if shape.kind == "winograd" else (None,)
+    ways = [forced(graph, None, may_transform=False)]
     ways += [forced(graph, tile, may_transform=True) for tile in tiles]
     runs = [checked_run(way, isa, n_threads, rng) for way in ways]
     if shape.kind == "winograd":
-        return runs, (0, *tiles).index(conv.winograd_tile((shape.H, shape.W)))
+        return runs, (None, *tiles).index(conv.winograd_tile((shape.H, shape.W)))
     plan = make_plan(graph, {"x": graph["x"].op.shape}, Constants(), isa=isa)  # type: ignore[attr-defined]
     return runs, int(plan.steps[0].kernel == "f32_strassen")
 

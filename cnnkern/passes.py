@@ -28,8 +28,11 @@ from .permutes import sink_permutes
 Linear = Conv | ConvTranspose | Dense | DepthwiseConv
 
 STRASSEN_MIN_CHANNELS = 128  # with fewer, additions cost more than the products they save
-# Products of a channel and a column that F(4x4) must save per vector that it transforms.
-WINOGRAD_TRANSFORM, WINOGRAD_VECTOR, WINOGRAD_UNIT = 60, 16, 8
+# Channels times columns, by the taps of a filter, that pay for each transformed vector.
+WINOGRAD_TRANSFORM = {
+    (3, 3): 60, (5, 5): 60, (1, 3): 120, (3, 1): 120, (1, 5): 160, (1, 7): 160, (7, 1): 160,
+}  # fmt: skip
+WINOGRAD_VECTOR, WINOGRAD_UNIT = 16, 8
 
 PRECISIONS = ("fast", "strict")
 
@@ -264,22 +267,22 @@ def allow_transforms(graph: Graph) -> Graph:
         channels = op.in_channels, op.out_channels
         if op.is_pointwise:
             return replace(op, may_transform=min(channels) >= STRASSEN_MIN_CHANNELS)
-        is_plain = op.sizes == (3, 3) and op.strides == op.dilation_rate == (1, 1)
-        return replace(op, may_transform=is_plain and pays_in_winograd_tiles(*channels))
+        pays = op.has_winograd_tiles and pays_in_winograd_tiles(*channels, op.taps)
+        return replace(op, may_transform=pays)
 
     nodes = (replace(node, op=allowed(node.op)) for node in graph.nodes)
     return replace(graph, nodes=tuple(nodes))
 
 
-def pays_in_winograd_tiles(C: int, OC: int) -> bool:
-    """Tell whether the products that F(4x4) saves take longer than its transforms.
+def pays_in_winograd_tiles(C: int, OC: int, taps: tuple[int, int]) -> bool:
+    """Tell whether the products that the first of the tiles saves take longer than transforms.
 
     Fitted to measured layers of 1 to 128 channels; all instruction sets are alike, because
     with the width of a vector both change.
     """
     columns = -(-OC // WINOGRAD_UNIT) * WINOGRAD_UNIT
     vectors = sum(-(-n // WINOGRAD_VECTOR) for n in (C, OC))
-    return OC > NARROW_COLUMNS and C * columns > WINOGRAD_TRANSFORM * vectors
+    return OC > NARROW_COLUMNS and C * columns > WINOGRAD_TRANSFORM[taps] * vectors
 
 
 def pair_with_readers(graph: Graph) -> Graph:
@@ -297,7 +300,7 @@ def pair_with_readers(graph: Graph) -> Graph:
             reads_once = second.pool_size[0] <= second.strides[0]
         else:
             reads_once = second.in_channels == second.out_channels
-        is_2d = len(first.sizes) == 2
+        is_2d = len(first.sizes) == 2 and max(first.dilation_rate) == 1
         return ConvInBands(first, second) if is_plain and reads_once and is_2d else None
 
     return _fuse_chains(graph, 2, rule)

@@ -1,7 +1,7 @@
-"""The sizes of Winograd's F(m x m, 3x3), and the points at which they interpolate.
+"""The sizes of Winograd's F(m, r), m outputs of a filter of r taps, and where they interpolate.
 
-0, infinity and, for every root r, r and -r (Lavin and Gray, "Fast algorithms for
-convolutional neural networks", 2016, takes 1 and 2 for m = 4). With 3/4 and 3/2 all squares
+At 0, infinity and, for every root r, r and -r (Lavin and Gray, "Fast algorithms for
+convolutional neural networks", 2016, takes 1 and 2 for F(4, 3)). With 3/4 and 3/2 all squares
 are exact in float32 and the error against float64 is less than half as large (Barabasz et
 al., "Error analysis and improving the accuracy of Winograd convolution for deep neural
 networks", 2018, on the choice of points).
@@ -11,35 +11,80 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Pair = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class Transform:
-    """One size of tile."""
+    """F(tile, taps) along one axis."""
 
-    tile: int  # outputs per axis
+    tile: int  # outputs
+    taps: int
     roots: tuple[float, ...]
 
     @property
     def patch(self) -> int:
-        """Inputs per axis."""
-        return self.tile + 2
+        """Inputs, and as many points."""
+        return self.tile + self.taps - 1
 
     @property
     def finite_points(self) -> tuple[float, ...]:
         """The points in the order of V and M, but for infinity, which is the last one."""
-        return (0.0, *(sign * root for root in self.roots for sign in (1, -1)))
+        points = (0.0, *(sign * root for root in self.roots for sign in (1, -1)))
+        return points[: self.patch - 1]
 
     def filter_factors(self) -> np.ndarray:
-        """Return G, float64[patch, 3]: a filter's value at every point.
+        """Return G, float64[patch, taps]: a filter's value at every point.
 
         It is divided by the factors that B leaves out.
         """
         points = np.array(self.finite_points)
         gaps = points[:, None] - points[None, :] + np.eye(len(points))
-        G = np.vander(points, 3, increasing=True) / gaps.prod(axis=1)[:, None]
-        return np.vstack([G, [0.0, 0.0, 1.0]])
+        G = np.vander(points, self.taps, increasing=True) / gaps.prod(axis=1)[:, None]
+        return np.vstack([G, np.eye(self.taps)[-1:]])
 
 
-F4X4 = Transform(4, (0.75, 1.5))
-F2X2 = Transform(2, (1.0,))
-TRANSFORMS = {size.tile: size for size in (F4X4, F2X2)}
+@dataclass(frozen=True)
+class Size:
+    """The tile of outputs, and the filter, of a convolution along H and W."""
+
+    along_h: Transform
+    along_w: Transform
+
+    @property
+    def axes(self) -> tuple[Transform, Transform]:
+        return self.along_h, self.along_w
+
+    @property
+    def tile(self) -> Pair:
+        """Outputs."""
+        return self.along_h.tile, self.along_w.tile
+
+    @property
+    def taps(self) -> Pair:
+        return self.along_h.taps, self.along_w.taps
+
+    @property
+    def n_points(self) -> int:
+        return self.along_h.patch * self.along_w.patch
+
+    @property
+    def name(self) -> str:
+        """Tile and taps."""
+        return "_".join(f"{height}x{width}" for height, width in (self.tile, self.taps))
+
+    def filter_factors(self) -> np.ndarray:
+        """Return float64[n_points, taps along H * taps along W]."""
+        return np.kron(self.along_h.filter_factors(), self.along_w.filter_factors())
+
+
+ONE = Transform(1, 1, ())
+F4_3, F2_3 = Transform(4, 3, (0.75, 1.5)), Transform(2, 3, (1.0,))
+F2_5, F2_7 = Transform(2, 5, (0.75, 1.5)), Transform(2, 7, (0.5, 1.0, 2.0))
+SIZES = {
+    size.name: size
+    for size in (
+        Size(F4_3, F4_3), Size(F2_3, F2_3), Size(F2_5, F2_5),
+        Size(ONE, F4_3), Size(F4_3, ONE), Size(ONE, F2_5), Size(ONE, F2_7), Size(F2_7, ONE),
+    )
+}  # fmt: skip

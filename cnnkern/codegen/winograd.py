@@ -1,7 +1,7 @@
-"""Vector code of the Winograd transforms F(m x m, 3x3): one tile, one channel vector.
+"""Vector code of the Winograd transforms: one tile, one channel vector.
 
-V = B' d B      points of an (m+2) x (m+2) input patch
-Y = A' M A      an m x m output patch from as many points
+V = B' d B      points of an input patch; F(4x4, 3x3) has 6 x 6 of them
+Y = A' M A      an output patch from as many points
 """
 
 from functools import reduce
@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from .isa import Isa
 from .simd import Simd
-from .transform import Transform
+from .transform import ONE, Size
 from .vector import I64, function_in
 
 INPUT_ARGUMENTS = ("x", "x_h", "x_w", "v", "v_point", "n_valid")
@@ -25,7 +25,7 @@ OUTPUT_ARGUMENTS = (
 )  # fmt: skip
 
 
-def input_transform(isa: Isa, size: Transform):
+def input_transform(isa: Isa, size: Size):
     """Return ``transform(*INPUT_ARGUMENTS)``; lanes beyond `n_valid` become zero."""
 
     @intrinsic
@@ -45,7 +45,7 @@ def input_transform(isa: Isa, size: Transform):
     return transform
 
 
-def output_transform(isa: Isa, size: Transform):
+def output_transform(isa: Isa, size: Size):
     """Return ``transform(*OUTPUT_ARGUMENTS, lo, hi)``: ``y = clip(A' M A + bias + r)``."""
 
     @intrinsic
@@ -53,8 +53,8 @@ def output_transform(isa: Isa, size: Transform):
                   n_rows, n_columns, n_valid, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             is_full = builder.icmp_signed(">=", args[11], ir.Constant(I64, isa.lanes))
-            for count in args[9:11]:
-                whole = builder.icmp_signed("==", count, ir.Constant(I64, size.tile))
+            for count, tile in zip(args[9:11], size.tile, strict=True):
+                whole = builder.icmp_signed("==", count, ir.Constant(I64, tile))
                 is_full = builder.and_(is_full, whole)
             with builder.if_else(is_full) as branches:
                 for branch, is_partial in zip(branches, (False, True), strict=True):
@@ -74,42 +74,42 @@ def _input_function(module, isa, size, is_masked):
     def emit(builder, named):
         simd = Simd(isa, builder)
         mask = simd.mask(named["n_valid"]) if is_masked else None
+        PH, PW = (axis.patch for axis in size.axes)
         columns = []
-        for j in range(size.patch):
-            column = [
-                simd.load(_element(builder, named, "x", i, j), mask) for i in range(size.patch)
-            ]
-            columns.append(_to_points(simd, size, column))
-        for i in range(size.patch):
-            row = _to_points(simd, size, [column[i] for column in columns])
+        for j in range(PW):
+            column = [simd.load(_element(builder, named, "x", i, j), mask) for i in range(PH)]
+            columns.append(_to_points(simd, size.along_h, column))
+        for i in range(PH):
+            row = _to_points(simd, size.along_w, [column[i] for column in columns])
             for j, value in enumerate(row):
-                simd.store(value, _point(builder, named, "v", i * size.patch + j))
+                simd.store(value, _point(builder, named, "v", i * PW + j))
 
     kind = "masked" if is_masked else "full"
-    name = f"f32_winograd_{size.tile}x{size.tile}_input_{kind}"
+    name = f"f32_winograd_{size.name}_input_{kind}"
     return function_in(module, name, INPUT_ARGUMENTS, (), emit)
 
 
 def _output_function(module, isa, size, is_partial):
     def emit(builder, named):
         simd = Simd(isa, builder)
+        PH, PW = (axis.patch for axis in size.axes)
         columns = []
-        for j in range(size.patch):
-            points = [
-                simd.load(_point(builder, named, "m", i * size.patch + j))
-                for i in range(size.patch)
-            ]
-            columns.append(_from_points(simd, size, points))
+        for j in range(PW):
+            points = [simd.load(_point(builder, named, "m", i * PW + j)) for i in range(PH)]
+            columns.append(_from_points(simd, size.along_h, points))
         bias = simd.load(named["bias"])
         rows = [
-            [builder.fadd(y, bias) for y in _from_points(simd, size, [c[i] for c in columns])]
-            for i in range(size.tile)
+            [
+                builder.fadd(y, bias)
+                for y in _from_points(simd, size.along_w, [c[i] for c in columns])
+            ]
+            for i in range(size.along_h.tile)
         ]
         store = _store_partial if is_partial else _store_full
         store(simd, named, rows)
 
     kind = "partial" if is_partial else "full"
-    name = f"f32_winograd_{size.tile}x{size.tile}_output_{kind}"
+    name = f"f32_winograd_{size.name}_output_{kind}"
     return function_in(module, name, OUTPUT_ARGUMENTS, ("lo", "hi"), emit)
 
 
@@ -147,12 +147,14 @@ def _store_partial(simd, named, rows):
                 simd.store(clipped, _element(builder, named, "y", i, j), mask)
 
 
-def _to_points(simd, size, d):
+def _to_points(simd, axis, d):
     """Return B' d: polynomials that are zero at all points but one, as even and odd parts."""
-    every = _polynomial(size.roots)
+    if axis is ONE:
+        return d
+    every = _polynomial(axis.roots)
     results = [_weighted(simd, every, d[0::2])]
-    for root in size.roots:
-        others = _polynomial([r for r in size.roots if r != root])
+    for root in axis.roots:
+        others = _polynomial([r for r in axis.roots if r != root])
         even, odd = _weighted(simd, others, d[2::2]), _weighted(simd, others, d[1::2])
         results.append(_sum(simd, (root, odd), (1.0, even)))
         results.append(_sum(simd, (-root, odd), (1.0, even)))
@@ -169,16 +171,18 @@ def _polynomial(roots):
     return coefficients
 
 
-def _from_points(simd, size, m):
+def _from_points(simd, axis, m):
     """Return A' m: y[i] = sum over points p of p**i * m[p], infinity in the last one."""
+    if axis is ONE:
+        return m
     builder = simd.builder
     pairs = list(zip(m[1:-1:2], m[2:-1:2], strict=True))
     sums = [builder.fadd(plus, minus) for plus, minus in pairs]
     differences = [builder.fsub(plus, minus) for plus, minus in pairs]
     results = [builder.fadd(reduce(builder.fadd, sums), m[0])]
-    for i in range(1, size.tile):
-        factors = [root**i for root in size.roots]
-        last = [(1.0, m[-1])] if i == size.tile - 1 else []
+    for i in range(1, axis.tile):
+        factors = [root**i for root in axis.roots]
+        last = [(1.0, m[-1])] if i == axis.tile - 1 else []
         terms = zip(factors, differences if i % 2 else sums, strict=True)
         results.append(_sum(simd, *terms, *last))
     return results

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..codegen import cache, loader
 from ..codegen.isa import Isa
+from ..codegen.transform import SIZES
 from . import records
 
 
@@ -48,8 +49,9 @@ KERNELS = {
     "f32_plane_conv": Kernel("plane", records.CONV),
     "f32_strassen": Kernel("strassen", records.STRASSEN),
     **{
-        f"f32_winograd{part}": Kernel("winograd", records.WINOGRAD)
-        for part in ("", "_input_4x4", "_output_4x4", "_input_2x2", "_output_2x2")
+        f"f32_winograd{stage}_{size}": Kernel("winograd", records.WINOGRAD)
+        for size in SIZES
+        for stage in ("", "_input", "_output")
     },
     **{
         f"f32_depthwise{window}": Kernel("depthwise", records.DEPTHWISE)

@@ -51,7 +51,7 @@ STRASSEN = _record(
 WINOGRAD = _record(
     "x", "y", "r",
     "panels", "panel_nbytes", "point_nbytes", "bias", "runs",
-    "C", "OC", "OH", "OW", "TH", "TW",  # TH x TW tiles of 4 x 4 outputs
+    "C", "OC", "OH", "OW", "TH", "TW",  # TH x TW tiles of outputs
     "first", "patches", "patches_per_task", "tables_nbytes", "height",
     "v", "v_point", "v_tile", "m", "m_point", "m_tile",  # V and M; v, m of separate steps
     "x_n", "x_d", "x_h", "x_w",

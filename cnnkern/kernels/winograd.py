@@ -4,64 +4,69 @@
     M[point][tile][oc]  = V[point] x U[point], register tiles
     y                   transform back, add bias and residual, clip, activate
 
-`f32_winograd` does all three for one block of 4x4 output tiles after the other; V and M of
-a block stay in the L2 cache, and U streams once per block. Where U is the larger one, it
-streams once per chunk of many tiles: `f32_winograd_input_4x4`, `f32_conv` with a group per
-point, and `f32_winograd_output_4x4` are steps of their own, with V and M in the arena.
-Images of few tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the border.
+`f32_winograd_4x4_3x3` does all three for one block of 4x4 output tiles after the other; V
+and M of a block stay in the L2 cache, and U streams once per block. Where U is the larger
+one, it streams once per chunk of many tiles: `f32_winograd_input_4x4_3x3`, `f32_conv` with a
+group per point, and `f32_winograd_output_4x4_3x3` are steps of their own, with V and M in the
+arena. Images of few tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the
+border. F(2x2, 5x5) does 36 products for 100, F(1x4, 1x3) 6 for 12.
 """
 
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
-from ..codegen.transform import F2X2, F4X4, Transform
+from ..codegen.transform import SIZES, Size
 from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel
 from ..codegen.winograd import input_transform, output_transform
 from .conv import fill_table
 
-POINTS = F4X4.patch**2
 
-
-def f32_winograd(isa: Isa):
-    """Return the kernel ``y = activate(clip(conv3x3(x, w) + b + r, lo, hi))``.
+def _blocks(size: Size):
+    """Return the factory of the kernel ``y = activate(clip(conv(x, w) + b + r, lo, hi))``.
 
     Record WINOGRAD. `x` is the corner of the first patch; patches may reach into the halo.
     Scratch: 2 int64 tables of ``patches_per_task + max(heights)``, then V, then M.
     """
-    gather, scatter, tile = _gather(isa, F4X4), _scatter(isa, F4X4), tile_call(isa)
-    UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
 
-    def kernel(p, scratch, begin, end):
-        T = p.patches_per_task
-        v_rows = scratch
-        m_rows = scratch + 8 * (T + MR)
-        V = scratch + p.tables_nbytes
-        M = V + POINTS * p.v_point
-        for task in range(begin, end):
-            first = task * T
-            n_tiles = min(T, p.patches - first)
-            gather(p, first, n_tiles, V)
-            for point in range(POINTS):
-                fill_table(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
-                fill_table(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
-                for panel in range((p.OC + NR - 1) // NR):
-                    n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
-                    m = 0
-                    while m < n_tiles:  # range with a step that may be 0 could raise
-                        tile(
-                            min(n_tiles - m, p.height), n_units,
-                            v_rows + 8 * m, p.runs, 1, p.C,
-                            p.panels + point * p.point_nbytes + panel * p.panel_nbytes,
-                            m_rows + 8 * m, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.C, 0, 0,
-                            p.lowest, p.highest,
-                        )  # fmt: skip
-                        m += p.height
-            scatter(p, first, n_tiles, M)
+    def factory(isa: Isa):
+        gather, scatter, tile = _gather(isa, size), _scatter(isa, size), tile_call(isa)
+        UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
+        POINTS = size.n_points
 
-    return kernel
+        def kernel(p, scratch, begin, end):
+            T = p.patches_per_task
+            v_rows = scratch
+            m_rows = scratch + 8 * (T + MR)
+            V = scratch + p.tables_nbytes
+            M = V + POINTS * p.v_point
+            for task in range(begin, end):
+                first = task * T
+                n_tiles = min(T, p.patches - first)
+                gather(p, first, n_tiles, V)
+                for point in range(POINTS):
+                    fill_table(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
+                    fill_table(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
+                    for panel in range((p.OC + NR - 1) // NR):
+                        n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
+                        m = 0
+                        while m < n_tiles:  # range with a step that may be 0 could raise
+                            tile(
+                                min(n_tiles - m, p.height), n_units,
+                                v_rows + 8 * m, p.runs, 1, p.C,
+                                p.panels + point * p.point_nbytes + panel * p.panel_nbytes,
+                                m_rows + 8 * m, 0, 0, 0,
+                                4 * panel * NR, n_units * UNIT, p.C, 0, 0,
+                                p.lowest, p.highest,
+                            )  # fmt: skip
+                            m += p.height
+                scatter(p, first, n_tiles, M)
+
+        return kernel
+
+    return factory
 
 
-def _input(size: Transform):
+def _input(size: Size):
     """Return the factory of a kernel that transforms patches into `v`; record WINOGRAD."""
 
     def factory(isa: Isa):
@@ -78,7 +83,7 @@ def _input(size: Transform):
     return factory
 
 
-def _output(size: Transform):
+def _output(size: Size):
     """Return the factory of a kernel that transforms `m` into output tiles; record WINOGRAD."""
 
     def factory(isa: Isa):
@@ -95,15 +100,15 @@ def _output(size: Transform):
     return factory
 
 
-def _gather(isa: Isa, size: Transform):
+def _gather(isa: Isa, size: Size):
     """Return ``gather(p, first, n_tiles, V)``: the points of tiles first, first+1, ..."""
-    to_points, LANES, TILE = input_transform(isa, size), isa.lanes, size.tile
+    to_points, LANES, (ROWS, COLUMNS) = input_transform(isa, size), isa.lanes, size.tile
 
     @inline
     def gather(p, first, n_tiles, V):
         for t in range(n_tiles):
             tw, th, n = split(first + t, p.TH, p.TW)
-            x = p.x + n * p.x_n + th * TILE * p.x_h + tw * TILE * p.x_w
+            x = p.x + n * p.x_n + th * ROWS * p.x_h + tw * COLUMNS * p.x_w
             for c in range(0, p.C, LANES):
                 v = V + t * p.v_tile + 4 * c
                 to_points(x + 4 * c, p.x_h, p.x_w, v, p.v_point, p.C - c)
@@ -111,17 +116,18 @@ def _gather(isa: Isa, size: Transform):
     return gather
 
 
-def _scatter(isa: Isa, size: Transform):
+def _scatter(isa: Isa, size: Size):
     """Return ``scatter(p, first, n_tiles, M)``: outputs of tiles first, first+1, ..."""
-    from_points, LANES, TILE = output_transform(isa, size), isa.lanes, size.tile
+    from_points, LANES, (ROWS, COLUMNS) = output_transform(isa, size), isa.lanes, size.tile
 
     @inline
     def scatter(p, first, n_tiles, M):
         for t in range(n_tiles):
             tw, th, n = split(first + t, p.TH, p.TW)
-            rows, columns = min(TILE, p.OH - th * TILE), min(TILE, p.OW - tw * TILE)
-            y = p.y + n * p.y_n + th * TILE * p.y_h + tw * TILE * p.y_w
-            r = p.r + n * p.r_n + th * TILE * p.r_h + tw * TILE * p.r_w
+            oh, ow = th * ROWS, tw * COLUMNS
+            rows, columns = min(ROWS, p.OH - oh), min(COLUMNS, p.OW - ow)
+            y = p.y + n * p.y_n + oh * p.y_h + ow * p.y_w
+            r = p.r + n * p.r_n + oh * p.r_h + ow * p.r_w
             for c in range(0, p.OC, LANES):
                 from_points(
                     M + t * p.m_tile + 4 * c, p.m_point, p.bias + 4 * c,
@@ -134,8 +140,13 @@ def _scatter(isa: Isa, size: Transform):
     return scatter
 
 
-f32_winograd_input_4x4, f32_winograd_output_4x4 = _input(F4X4), _output(F4X4)
-f32_winograd_input_2x2, f32_winograd_output_2x2 = _input(F2X2), _output(F2X2)
+globals().update(
+    {
+        f"f32_winograd{stage}_{name}": factory(size)
+        for name, size in SIZES.items()
+        for stage, factory in (("", _blocks), ("_input", _input), ("_output", _output))
+    }
+)
 
 
 @inline

@@ -25,11 +25,13 @@ from .common import (
     spatial_rank,
 )
 from .config import LayerConfig, Weights
+from .regions import Axis, Region, cut, reach
 from .window import (
     WINOGRAD_TILES,
     Padding,
     Window,
     halo,
+    lift,
     output_lengths,
     paddings,
     take_padding,
@@ -40,15 +42,11 @@ if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
 
 
-WINOGRAD_KERNELS = (
-    "f32_conv",
-    "f32_winograd",
-    *(f"f32_winograd_{end}_{t}x{t}" for t in WINOGRAD_TILES for end in ("input", "output")),
-)
 STRASSEN_KERNELS = ("f32_conv", "f32_strassen")
-# Fewer tiles than this per image do not pay for filters of four times the size.
-WINOGRAD_MIN_TILES = 8
-F2X2_MIN_CHANNELS = 32  # with fewer, the steps of tiles of 2x2 outputs cost what they save
+# Fewer tiles per image do not pay for filters of four times the size, unless these are so
+# few floats that they stay in an L2 cache.
+WINOGRAD_MIN_TILES, WINOGRAD_MIN_NEAR_TILES, WINOGRAD_NEAR_FLOATS = 8, 4, 1 << 18
+F2X2_MIN_CHANNELS = 32  # with fewer, the steps of small tiles cost what they save
 # Of scaled numbers, which are mostly about one: sums with a large shift in them round worse.
 MAX_SHIFT = 4
 MAX_SCALE = 1 << 20  # filters stay finite
@@ -157,7 +155,7 @@ class Conv(SlidingFilter):
     filter : float32[*K, C / groups, OC]
     groups : int
     may_transform : fewer products that round less well may do: Winograd's algorithm for
-        filters of 3x3, Strassen's for those of one tap
+        filters that it has tiles for, Strassen's for those of one tap
     border : float32[C], of what the padding consists, or None for zeros
 
     References
@@ -266,27 +264,69 @@ class Conv(SlidingFilter):
     def size_kernels(self) -> tuple[str, ...]:
         if not self.may_transform:
             return ()
-        return STRASSEN_KERNELS if self.is_pointwise else WINOGRAD_KERNELS
+        return STRASSEN_KERNELS if self.is_pointwise else winograd_kernels(self.taps)
 
-    def winograd_tile(self, lengths: Sequence[int]) -> int:
-        """Return the tile for an input of these spatial lengths; 0 for direct sums."""
+    @property
+    def taps(self) -> tuple[int, int]:
+        """The filter's taps along H and W."""
+        _, height, width = lift(self.sizes, 1)
+        return height, width
+
+    @property
+    def has_winograd_tiles(self) -> bool:
+        """Whether there are tiles for such filters.
+
+        Along a single axis they may be dilated.
+        """
+        is_dense = set(self.dilation_rate) == {1} or len(self.sizes) == 1
+        is_plain = len(self.sizes) < 3 and set(self.strides) == {1} and self.groups == 1
+        return is_dense and is_plain and self.taps in WINOGRAD_TILES
+
+    def winograd_tile(self, lengths: Sequence[int]) -> tuple[int, int] | None:
+        """Return the tile for an input of these spatial lengths; None for direct sums."""
         if not self.may_transform or self.is_pointwise:
-            return 0
-        H, W = known(output_lengths(tuple(lengths), *self.window))
+            return None
+        _, H, W = lift(known(output_lengths(tuple(lengths), *self.window)), 1)
+        (KH, KW), rate = self.taps, self.dilation_rate[-1]
+        if W % rate:
+            return None
         has_channels = min(self.in_channels, self.out_channels) >= F2X2_MIN_CHANNELS
-        tiles = WINOGRAD_TILES if has_channels else WINOGRAD_TILES[:1]
-        fitting = (t for t in tiles if -(-H // t) * -(-W // t) >= WINOGRAD_MIN_TILES)
-        return next(fitting, 0)
+        tiles = WINOGRAD_TILES[self.taps]
+        products = {}
+        for TH, TW in tiles if has_channels else tiles[:1]:
+            n_tiles = -(-H // TH) * -(-W // (TW * rate)) * rate
+            n_points = (TH + KH - 1) * (TW + KW - 1)
+            is_near = n_points * self.in_channels * self.out_channels <= WINOGRAD_NEAR_FLOATS
+            if n_tiles >= (WINOGRAD_MIN_NEAR_TILES if is_near else WINOGRAD_MIN_TILES):
+                products[TH, TW] = n_tiles * n_points, n_points
+        return min(products, key=products.__getitem__, default=None)
+
+    def regions(self, lengths: Sequence[int]) -> list[list[Region]] | None:
+        """Return which taps reach an image of these lengths, where; None for all everywhere."""
+        if self.groups > 1 or self.border is not None:
+            return None
+        axes = self._axes(lengths)
+        regions = cut(axes)
+        everything = [[Region(range(a.n_out), range(a.size))] for a in axes]
+        return None if regions == everything else regions
+
+    def _axes(self, lengths: Sequence[int]) -> list[Axis]:
+        n_outs = known(output_lengths(tuple(lengths), *self.window))
+        windows = (self.sizes, self.strides, self.dilation_rate, self.paddings(lengths))
+        return [Axis(*axis) for axis in zip(lengths, n_outs, *windows, strict=True)]
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
-        """Return the padding, to whole tiles after H and W where Winograd is used."""
+        """Return the padding that is read, to whole tiles where Winograd is used."""
         lengths = shapes[0][1:-1]
         pads = self.paddings(lengths)
         tile = self.winograd_tile(lengths)
         if not tile:
-            return halo(pads)
+            regions = self.regions(lengths)
+            return halo(pads if regions is None else reach(self._axes(lengths), regions))
         outputs = known(output_lengths(lengths, *self.window))
-        spans = [-(-n // tile) * tile + 2 for n in outputs]
+        sides, rates = tile[-len(outputs) :], self.dilation_rate
+        along = zip(outputs, sides, rates, self.sizes, strict=True)
+        spans = [(-(-n // (t * rate)) * t + taps - 1) * rate for n, t, rate, taps in along]
         axes = zip(pads, lengths, spans, strict=True)
         return halo([(before, span - before - n) for (before, _), n, span in axes])
 
@@ -313,10 +353,18 @@ class Conv(SlidingFilter):
     ) -> None:
         """Append a product of receptive fields and filters, maybe in halves."""
         x, *residual = inputs
+        lengths = x.shape[1:-1]
         lowering.conv(
-            self, x, output, self.filter, self.bias, self.window_on(x.shape[1:-1]),
-            self.groups, self.activation, residual, may_halve=may_halve,
+            self, x, output, self.filter, self.bias, self.window_on(lengths), self.groups,
+            self.activation, residual, may_halve=may_halve, regions=self.regions(lengths),
         )  # fmt: skip
+
+
+def winograd_kernels(taps: tuple[int, int]) -> tuple[str, ...]:
+    """Return the kernels that filters of these taps may need."""
+    sizes = [f"{h}x{w}_{taps[0]}x{taps[1]}" for h, w in WINOGRAD_TILES[taps]]
+    stages = "f32_winograd", "f32_winograd_input", "f32_winograd_output"
+    return ("f32_conv", *(f"{stage}_{size}" for size in sizes for stage in stages))
 
 
 def expect_residual(name: str, residual: Sequence[Shape], y: Shape) -> None:

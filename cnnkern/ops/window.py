@@ -55,7 +55,16 @@ def lift(values: Sequence[int], fill: int) -> Triple:
     return d, h, w
 
 
-WINOGRAD_TILES = (4, 2)  # outputs per axis of a Winograd tile, the better one first
+# Outputs along H and W of Winograd's tiles by the taps of a filter, the better ones first.
+WINOGRAD_TILES = {
+    (3, 3): ((4, 4), (2, 2)),
+    (5, 5): ((2, 2),),
+    (1, 3): ((1, 4),),
+    (3, 1): ((4, 1),),
+    (1, 5): ((1, 2),),
+    (1, 7): ((1, 2),),
+    (7, 1): ((2, 1),),
+}
 
 
 def halo(padding: Sequence[Pair]) -> Halo:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from itertools import product as combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from ..graph import Array
 from ..kernels.memory import whole_lines
 from ..kernels.pack import pack_columns, pack_panels, pack_rows, packed_floats, panel_floats
 from ..lazy import Weight
+from ..ops.regions import Region
 from ..ops.window import Triple, Window, lift
 from ..shapes import product
 from .buffer import (
@@ -63,6 +67,7 @@ def lower_conv(
     epilogue: Epilogue = NO_EPILOGUE,
     residual: Buffer | None = None,
     gate: Buffer | None = None,
+    regions: Sequence[Sequence[Region]] | None = None,
 ) -> None:
     """Append ``y = epilogue(conv(x * gate, filters) + bias + residual)``.
 
@@ -73,13 +78,26 @@ def lower_conv(
     filters : float32[*K, C/groups, OC]
     bias : float32[OC] or None
     gate : of one pixel per image, for filters of one tap
+    regions : of each spatial axis, where not all taps count everywhere
     """
     *taps, C, OC = filters.shape
-    runs = _runs(x, lift(window.dilation, 1), lift(taps, 1), C)
+    receptive = partial(_runs, x, lift(window.dilation, 1), lift(taps, 1), C)
     corner = x.address + -sum(
         s * pad for s, pad in zip(x.strides[1:], window.before, strict=True)
     )
     strides, K = output_strides(x, window), product(filters.shape[:-1])
+    if regions is not None:
+        matrix = _panels(lowering, owner, filters, bias, groups)
+        for region in combinations(*lift_regions(regions)):
+            outputs = [r.outputs for r in region]
+            skipped = sum(o.start * s for o, s in zip(outputs, strides[1:], strict=True))
+            lower_matrix(
+                lowering, corner + skipped, strides, _part(y, outputs),
+                receptive([r.taps for r in region]), matrix, epilogue,
+                residual and _part(residual, outputs),
+            )  # fmt: skip
+        return
+    runs = receptive([range(n) for n in lift(taps, 1)])
     is_plain = groups == 1 and gate is None
     if is_plain and residual is None and is_plane(lowering, strides, y, C, K):
         lower_plane(
@@ -162,10 +180,24 @@ def _panels(
 
 @dataclass(frozen=True)
 class Runs:
-    """The receptive field of a pixel: runs of contiguous floats at byte offsets."""
+    """The receptive field of a pixel: runs of contiguous floats at byte offsets.
+
+    `rows` are the first rows of the matrix that they are multiplied by, if it has others.
+    """
 
     offsets: tuple[int, ...]
     length: int
+    rows: tuple[int, ...] | None = None
+
+    @property
+    def n_floats(self) -> int:
+        return len(self.offsets) * self.length
+
+    @property
+    def table(self) -> tuple[int, ...]:
+        """Offset and row of each, as register tiles read them."""
+        rows = self.rows or range(0, self.n_floats, self.length or 1)
+        return tuple(chain.from_iterable(zip(self.offsets, rows, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -202,8 +234,8 @@ def lower_matrix(
     flops : operations of the convolution that this stands for, if it needs more
     gate : factors of the one run of every pixel, per image
     """
-    K, N, groups = matrix.K, matrix.N, matrix.groups
-    isa = lowering.isa
+    K, N, groups = runs.n_floats, matrix.N, matrix.groups
+    isa, table = lowering.isa, runs.offsets if matrix.is_narrow else runs.table
     batch, OD, OH, OW, _ = y.dims
     M = batch * OD * OH * OW
     own_flops = 2 * K * N * groups * M
@@ -228,11 +260,11 @@ def lower_matrix(
         "f32_narrow_conv" if matrix.is_narrow else "f32_conv",
         groups * blocks["panel_blocks"] * blocks["row_blocks"] if M else 0,
         x=x, y=y.address, panels=matrix.panels,
-        panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
-        group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
+        panel_nbytes=FLOAT_NBYTES * panel_floats(matrix.K, isa),
+        group_nbytes=FLOAT_NBYTES * packed_floats(matrix.K, N, isa),
         is_far=int(FLOAT_NBYTES * K * N * groups >= FAR_NBYTES),
-        runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
-        part=_part(K, runs.length) if lowering.in_parts else max(K, 1),
+        runs=lowering.table(table), n_runs=len(runs.offsets), run_len=runs.length,
+        part=_partial_sum(K, runs.length) if lowering.in_parts else max(K, 1),
         OD=OD, OH=OH, OW=OW, M=M,
         **stride_fields("x", x_strides), **stride_fields("y", y.strides),
         OC=N, x_group=matrix.x_group, y_group=matrix.y_group,
@@ -249,19 +281,36 @@ def output_strides(x: Buffer, window: Window) -> Strides:
     return x.strides[0], d, h, w
 
 
-def _runs(x: Buffer, dilation: Triple, taps: Triple, C: int) -> Runs:
-    """Return the receptive field of a pixel.
+def _runs(x: Buffer, dilation: Triple, sizes: Triple, C: int, taps: Sequence[range]) -> Runs:
+    """Return the part of a pixel's receptive field under some taps along D, H and W.
 
-    A filter row of KW taps is one run where its taps touch in memory.
+    Neighbours in a row of the filter are one run where they touch in memory.
     """
-    KD, KH, KW = taps
+    *outer, row = taps
     s_d, s_h, s_w = (s * d for s, d in zip(x.strides[1:], dilation, strict=True))
-    is_contiguous = KW == 1 or s_w == FLOAT_NBYTES * C
-    n_w, run_len = (1, KW * C) if is_contiguous else (KW, C)
-    offsets = [
-        d * s_d + h * s_h + w * s_w for d in range(KD) for h in range(KH) for w in range(n_w)
-    ]
-    return Runs(tuple(offsets), run_len)
+    touch = len(row) == 1 or s_w == FLOAT_NBYTES * C
+    run_len = len(row) * C if touch else C
+    starts = list(combinations(*outer, row[:1] if touch else row))
+    _, KH, KW = sizes
+    return Runs(
+        tuple(d * s_d + h * s_h + w * s_w for d, h, w in starts),
+        run_len,
+        tuple(((d * KH + h) * KW + w) * C for d, h, w in starts),
+    )
+
+
+def lift_regions(regions: Sequence[Sequence[Region]]) -> list[Sequence[Region]]:
+    """Return the regions along D, H and W."""
+    single = [Region(range(1), range(1))]
+    return [single] * (3 - len(regions)) + list(regions)
+
+
+def _part(y: Buffer, outputs: Sequence[range]) -> Buffer:
+    """Return ranges of the pixels along D, H and W."""
+    for axis, chosen in zip((-4, -3, -2), outputs, strict=True):
+        if len(chosen) != y.dims[axis]:
+            y = y.slice(axis, chosen.start, len(chosen))
+    return y
 
 
 def _blocks(
@@ -305,7 +354,7 @@ def scratch_nbytes(rows_per_task: int, isa: Isa) -> int:
     return tables + FLOAT_NBYTES * isa.heights[0] * isa.tile_columns
 
 
-def _part(K: int, run_len: int) -> int:
+def _partial_sum(K: int, run_len: int) -> int:
     """Return the products of a partial sum: whole runs where these are short."""
     return max(K, 1) if K <= MAX_WHOLE else min(run_len, PART)
 

@@ -15,6 +15,7 @@ from ..kernels import KERNELS, address
 from ..kernels.memory import aligned
 from ..lazy import Weight
 from ..ops.activation import Activation
+from ..ops.regions import Region
 from ..ops.resize import Taps
 from ..ops.window import RowWindow, Window
 from ..shapes import product
@@ -168,12 +169,14 @@ class Lowering:
         residual: Sequence[Buffer] = (),
         gate: Buffer | None = None,
         may_halve: bool = False,
+        regions: Sequence[Sequence[Region]] | None = None,
     ) -> None:
         """Append ``y = activation(conv(x * gate, filters) + bias + residual)``.
 
         Without `window` the filters are one matrix, applied to the channels of each pixel.
         A gate is of one pixel per image, for filters of one tap. Those may be multiplied in
-        halves, which rounds less well.
+        halves, which rounds less well. `regions` of each spatial axis tell which taps count
+        where, if not all of them do.
         """
         window, epilogue = window or Window.pointwise(), self.epilogue(activation)
         if may_halve and pays_in_halves(y, filters.shape[-2], self.isa):
@@ -181,7 +184,7 @@ class Lowering:
         else:
             lower_conv(
                 self, owner, x, y, filters, bias, window, groups,
-                epilogue, next(iter(residual), None), gate,
+                epilogue, next(iter(residual), None), gate, regions,
             )  # fmt: skip
 
     def winograd(
@@ -192,11 +195,14 @@ class Lowering:
         filters: Weight,
         bias: Array | None,
         window: Window,
-        tile: int,
+        tile: tuple[int, int],
         activation: Activation | None = None,
         residual: Sequence[Buffer] = (),
     ) -> None:
-        """Append a 3x3 convolution of stride 1 in square tiles; x has a halo of whole tiles."""
+        """Append a convolution of stride 1 by Winograd's algorithm, `tile` outputs at a time.
+
+        x has a halo of whole tiles.
+        """
         epilogue = self.epilogue(activation)
         lower_winograd(self, owner, x, y, filters, bias, window, tile, epilogue, *residual)
 

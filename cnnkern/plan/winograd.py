@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..codegen.isa import Isa
-from ..codegen.transform import F4X4, TRANSFORMS, Transform
+from ..codegen.transform import SIZES, Size
 from ..graph import Array
 from ..kernels.memory import aligned_floats, whole_lines
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
 from ..lazy import Weight
-from ..ops.window import Window
+from ..ops.window import Window, lift
+from ..shapes import product
 from .buffer import FLOAT_NBYTES, Buffer, residual_fields, stride_fields
 from .conv import Matrix, Runs, lower_matrix
 from .epilogue import INFINITY, Epilogue
@@ -41,7 +42,7 @@ def lower_winograd(
     filters: Weight,
     bias: Array | None,
     window: Window,
-    tile: int,
+    tile: tuple[int, int],
     epilogue: Epilogue,
     residual: Buffer | None = None,
 ) -> None:
@@ -49,22 +50,24 @@ def lower_winograd(
 
     Parameters
     ----------
-    filters : float32[3, 3, C, OC]
+    filters : float32[[KH,] KW, C, OC]
     window : Window
-        Strides and dilation of 1; the halo of x covers whole tiles.
-    tile : outputs per axis of a tile
+        Strides of 1, dilation along a single axis only; the halo of x covers whole tiles.
+    tile : outputs of a tile along H and W
     """
-    *_, C, OC = filters.shape
-    isa = lowering.isa
+    *taps, C, OC = filters.shape
+    isa, rate = lowering.isa, window.dilation[-1]
+    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
+    x, y = _undilated(x, rate), _undilated(y, rate)
+    residual = residual and _undilated(residual, rate)
     batch, _, OH, OW, _ = y.dims
-    size = TRANSFORMS[tile]
-    TH, TW = -(-OH // tile), -(-OW // tile)
+    size = next(s for s in SIZES.values() if (s.tile, s.taps) == (tile, lift(taps, 1)[1:]))
+    TH, TW = (-(-n // along) for n, along in zip((OH, OW), tile, strict=True))
     n_tiles = batch * TH * TW
     CP, OCP = (-(-n // isa.lanes) * isa.lanes for n in (C, OC))
     panels = lowering.constant(
-        owner, f"points {tile}", lambda: transform_filters(filters, size, isa)
+        owner, f"points {size.name}", lambda: transform_filters(filters, size, isa)
     )
-    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
     fields: dict[str, Any] = {
         "x": x.address + -corner, "y": y.address,
         "bias": lowering.constant(owner, "bias", lambda: _padded_bias(bias, OCP)),
@@ -74,47 +77,56 @@ def lower_winograd(
         **stride_fields("x", x.strides), **stride_fields("y", y.strides), **epilogue.bounds,
         **residual_fields(residual),
     }  # fmt: skip
-    flops = 2 * 9 * C * OC * batch * OH * OW
+    flops = 2 * product(tuple(taps)) * C * OC * batch * OH * OW
     lower = _lower_blocks if _in_blocks(n_tiles, CP, OCP, size, isa) else _lower_steps
     lower(lowering, size, fields, panels, flops)
 
 
-def _in_blocks(n_tiles: int, C: int, OC: int, size: Transform, isa: Isa) -> bool:
+def _undilated(line: Buffer, rate: int) -> Buffer:
+    """Return the pixels of a line that a dilated filter meets together as rows of an image."""
+    if rate == 1:
+        return line
+    batch, _, _, W, channels = line.dims
+    s_n, s_d, _, s_w = line.strides
+    return Buffer((batch, rate, W // rate, channels), line.address, (s_n, s_d, s_w, rate * s_w))
+
+
+def _in_blocks(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> bool:
     """Tell whether V and M stay with a thread, while the filters stream once per block."""
-    nbytes = FLOAT_NBYTES * size.patch**2 * C * OC
-    is_tall = tiles_per_task(n_tiles, C, OC, isa) >= isa.heights[0]
-    return size is F4X4 and nbytes <= (L3_NBYTES if is_tall else L2_NBYTES)
+    nbytes = FLOAT_NBYTES * size.n_points * C * OC
+    is_tall = tiles_per_task(n_tiles, C, OC, size, isa) >= isa.heights[0]
+    return nbytes <= (L3_NBYTES if is_tall else L2_NBYTES)
 
 
 def _lower_blocks(
-    lowering: Lowering, size: Transform, fields: dict[str, Any], panels: int, flops: int
+    lowering: Lowering, size: Size, fields: dict[str, Any], panels: int, flops: int
 ) -> None:
     """Append one step that takes block after block through all stages."""
     n_tiles, C, OC = (fields[name] for name in ("patches", "C", "OC"))
     isa = lowering.isa
-    T = tiles_per_task(n_tiles, C, OC, isa)
+    T = tiles_per_task(n_tiles, C, OC, size, isa)
     tables_nbytes = whole_lines(2 * 8 * (T + isa.heights[0]))
     v_point, m_point = T * fields["v_tile"], T * fields["m_tile"]
-    lowering.scratch(tables_nbytes + size.patch**2 * (v_point + m_point))
+    lowering.scratch(tables_nbytes + size.n_points * (v_point + m_point))
     lowering.flops = flops
     lowering.call(
-        "f32_winograd",
+        f"f32_winograd_{size.name}",
         -(-n_tiles // T),
         panels=panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(C, isa),
         point_nbytes=FLOAT_NBYTES * packed_floats(C, OC, isa),
-        runs=lowering.table((0,)), patches_per_task=T, tables_nbytes=tables_nbytes,
-        v_point=v_point, m_point=m_point, height=isa.heights[0],
+        runs=lowering.table(Runs((0,), C).table), patches_per_task=T,
+        tables_nbytes=tables_nbytes, v_point=v_point, m_point=m_point, height=isa.heights[0],
         lowest=-INFINITY, highest=INFINITY, **fields,
     )  # fmt: skip
 
 
 def _lower_steps(
-    lowering: Lowering, size: Transform, fields: dict[str, Any], panels: int, flops: int
+    lowering: Lowering, size: Size, fields: dict[str, Any], panels: int, flops: int
 ) -> None:
     """Append a step per stage, chunk by chunk of tiles, with V and M in the arena."""
     n_tiles, C, OC = (fields[key] for key in ("patches", "C", "OC"))
-    n_points, name = size.patch**2, f"{size.tile}x{size.tile}"
+    n_points = size.n_points
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
     n_chunks = max(-(-n_tiles * tile_nbytes // CHUNK_NBYTES), 1)
     chunk = max(-(-n_tiles // n_chunks), 1)
@@ -129,37 +141,38 @@ def _lower_steps(
         count = min(chunk, n_tiles - first)
         T = max(count // MIN_TASKS, 1)
         fields |= {"first": first, "patches": count, "patches_per_task": T}
-        lowering.call(f"f32_winograd_input_{name}", -(-count // T), **fields)
+        lowering.call(f"f32_winograd_input_{size.name}", -(-count // T), **fields)
         rows = Buffer((1, count, OC), m.address, (0, 0, 0, fields["m_tile"]))
         lower_matrix(
             lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, Runs((0,), C), matrix,
             flops=flops * count // n_tiles,
         )  # fmt: skip
-        lowering.call(f"f32_winograd_output_{name}", -(-count // T), **fields)
+        lowering.call(f"f32_winograd_output_{size.name}", -(-count // T), **fields)
 
 
-def tiles_per_task(n_tiles: int, C: int, OC: int, isa: Isa) -> int:
+def tiles_per_task(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> int:
     """Return the tiles of a block: as many as the cache holds, in blocks of equal size."""
     MR = isa.heights[0]
-    fitting = max(BLOCK_NBYTES // (FLOAT_NBYTES * F4X4.patch**2 * (C + OC)) // MR, 1) * MR
+    tile_nbytes = FLOAT_NBYTES * size.n_points * (C + OC)
+    fitting = max(BLOCK_NBYTES // tile_nbytes // MR, 1) * MR
     n_blocks = max(-(-n_tiles // fitting), 2)
     n_blocks += n_blocks % 2  # two threads end together
     return max(-(-n_tiles // n_blocks), 1)
 
 
-def transform_filters(filters: Weight, size: Transform, isa: Isa) -> np.ndarray:
+def transform_filters(filters: Weight, size: Size, isa: Isa) -> np.ndarray:
     """Return G w G' in float64, rounded once and packed into panels per point."""
     *_, C, OC = filters.shape
-    G, n_points = size.filter_factors(), size.patch**2
-    factors = np.kron(G, G)
-    taps = np.asarray(filters).reshape(9, C, OC)
+    factors, n_points = size.filter_factors(), size.n_points
+    n_taps = factors.shape[1]
+    taps = np.asarray(filters).reshape(n_taps, C, OC)
     packed = aligned_floats(n_points * packed_floats(C, OC, isa)).reshape(n_points, -1)
     panels = split_panels(packed, C, OC, isa)
     write_rows(panels, np.zeros((n_points, 1, OC), np.float32), 0)
     step = max(ELEMENTS_PER_BLOCK // max(OC, 1), 1)
     for c in range(0, C, step):
         block = taps[:, c : c + step].astype(np.float64)
-        points = factors @ block.reshape(9, -1)
+        points = factors @ block.reshape(n_taps, -1)
         write_rows(panels, points.reshape(n_points, -1, OC), c + 1)
     return packed
 

@@ -65,6 +65,9 @@ class Case:
             )
             if np.max(getattr(op, option, None) or default) > default
         ]  # fmt: skip
+        if isinstance(op, Conv):
+            regions = op.regions(self.inputs[0].shape[1:-1]) or ()
+            found += ["regions"] if any(len(axis) > 1 for axis in regions) else []
         padding = getattr(op, "padding", None)
         found += [padding] if isinstance(padding, str) else []
         return {class_name, *(f"{class_name} {option}" for option in found)}
@@ -319,7 +322,7 @@ KINDS = frozenset(DRAWS) | {
     f"{name} {option}"
     for names, options in (
         (("Conv1D",), ("causal",)),
-        (("Conv1D", "Conv2D", "Conv3D"), ("groups",)),
+        (("Conv1D", "Conv2D", "Conv3D"), ("groups", "regions")),
         ([name for name in DRAWS if "Conv" in name], ("strides", "dilation_rate")),
         ([n for n in DRAWS if n.endswith("Transpose")], ("output_padding",)),
         ([n for n in DRAWS if "Conv" in n or n[:3] in ("Max", "Ave")], ("same", "valid")),

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from cnnkern.codegen.isa import Isa, available
-from cnnkern.codegen.transform import TRANSFORMS
+from cnnkern.codegen.transform import SIZES as TILES
 from cnnkern.graph import Array, Graph
+from cnnkern.kernels import KERNELS
 from cnnkern.ops.activation import Activation
-from cnnkern.ops.conv import F2X2_MIN_CHANNELS, WINOGRAD_MIN_TILES, Conv
+from cnnkern.ops.conv import F2X2_MIN_CHANNELS, WINOGRAD_MIN_NEAR_TILES, Conv, winograd_kernels
 from cnnkern.ops.merge import Add
+from cnnkern.ops.window import WINOGRAD_TILES
 from cnnkern.passes import allow_transforms, optimise, pays_in_winograd_tiles
 from cnnkern.plan import Constants, make_plan
 from cnnkern.plan.winograd import transform_filters
@@ -24,19 +26,26 @@ BOUND = 1e-5
 SIZES = ((5, 6), (7, 7), (11, 9), (12, 16), (13, 29))  # the first two in tiles of 2 x 2
 CHANNELS = ((32, 32), (33, 47), (64, 80), (80, 112))  # the last one in separate steps
 FEW_CHANNELS = ((8, 16), (13, 11), (40, 5))  # in tiles of 4 x 4 only
+MANY_CHANNELS = (256, 720)  # filters too many for the blocks of any size
+OTHER_TAPS = tuple(taps for taps in WINOGRAD_TILES if taps != (3, 3))
 CASES = [
-    *itertools.product(SIZES, CHANNELS),
-    *itertools.product([size for size in SIZES if size[0] > 8], FEW_CHANNELS),
+    *itertools.product(SIZES, CHANNELS, [(3, 3)]),
+    *itertools.product([size for size in SIZES if size[0] > 8], FEW_CHANNELS, [(3, 3)]),
+    *itertools.product([(11, 9), (13, 29)], CHANNELS[:3], OTHER_TAPS),
+    *itertools.product([(7, 8)], [MANY_CHANNELS], OTHER_TAPS),
 ]
 
 
 def conv_graph(
-    size: tuple[int, int], C: int, OC: int, rng: np.random.Generator, padding: str = "same"
-) -> Graph:
+    size: tuple[int, int], C: int, OC: int, rng: np.random.Generator, padding: str = "same",
+    taps: tuple[int, int] = (3, 3),
+) -> Graph:  # fmt: skip
     """Return relu(conv(x) + s), the addition and the activation still nodes of their own."""
-    filters = rng.standard_normal((3, 3, C, OC), np.float32) * np.float32(np.sqrt(2 / 9 / C))
+    filters = rng.standard_normal((*taps, C, OC), np.float32)
+    filters *= np.float32(np.sqrt(2 / C / taps[0] / taps[1]))
     conv = Conv(filters, rng.standard_normal(OC, np.float32), padding=padding)
-    H, W = size if padding == "same" else (size[0] - 2, size[1] - 2)
+    lost = taps if padding == "valid" else (1, 1)
+    H, W = (n - tap + 1 for n, tap in zip(size, lost, strict=True))
     return graph_of(
         {"x": (None, *size, C), "s": (None, H, W, OC)},
         [("c", conv, ("x",)), ("a", Add(), ("s", "c")), ("y", Activation("relu"), ("a",))],
@@ -49,7 +58,7 @@ def exact(graph: Graph, x: Array, s: Array) -> np.ndarray:
     assert isinstance(conv, Conv) and conv.bias is not None
     (top, bottom), (left, right) = conv.paddings(x.shape[1:3])
     padded = np.pad(x.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, conv.taps, (1, 2))
     y = np.einsum("nhwcij,ijco->nhwo", windows, conv.filter, optimize=True)
     return np.maximum(y + conv.bias + s, 0)
 
@@ -64,13 +73,14 @@ def is_winograd(kernel: str) -> bool:
 
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
-@pytest.mark.parametrize(("size", "channels"), CASES)
+@pytest.mark.parametrize(("size", "channels", "taps"), CASES)
 @pytest.mark.usefixtures("always_parallel")
 def test_tiles_match_float64(
-    isa: Isa, size: tuple[int, int], channels: tuple[int, int]
+    isa: Isa, size: tuple[int, int], channels: tuple[int, int], taps: tuple[int, int]
 ) -> None:
     rng = np.random.default_rng(hash((size, channels)) % 1000)
-    graph = conv_graph(size, *channels, rng, padding="same" if size[0] % 2 else "valid")
+    padding = "same" if size[0] % 2 else "valid"
+    graph = conv_graph(size, *channels, rng, padding, taps)
     x, s = (
         rng.standard_normal((2, *graph.shapes()[name][1:]), np.float32)  # type: ignore[arg-type]
         for name in graph.inputs
@@ -85,15 +95,73 @@ def test_tiles_match_float64(
         np.testing.assert_array_equal(shared, alone)
 
 
+@pytest.mark.parametrize("rate", [1, 2, 5])
+@pytest.mark.parametrize("taps", [3, 5, 7])
+@pytest.mark.parametrize("padding", ["same", "valid", "causal"])
+@pytest.mark.usefixtures("always_parallel")
+def test_lines_may_be_dilated(rate: int, taps: int, padding: str) -> None:
+    rng = np.random.default_rng(rate)
+    length = 60 + (padding == "valid") * rate * (taps - 1)
+    filters = rng.standard_normal((taps, 32, 40), np.float32) * np.float32(0.1)
+    bias, relu = rng.standard_normal(40, np.float32), Activation("relu")
+    conv = Conv(
+        filters, bias, (1,), padding, (rate,), relu, adds_residual=True, may_transform=True
+    )
+    shapes = {"x": (None, length, 32), "s": (None, 60, 40)}
+    graph = graph_of(shapes, [("y", conv, ("x", "s"))])
+    x, s = (
+        rng.standard_normal((2, *shape[1:]), np.float32)
+        for shape in ((2, length, 32), (2, 60, 40))
+    )
+    kernels = kernels_of(graph, {"x": x.shape, "s": s.shape})
+    assert kernels <= {"f32_halo", *(name for name in KERNELS if is_winograd(name))}
+    expected = conv.reference(x.astype(np.float64), s)  # type: ignore[arg-type]
+    for isa in available():
+        (y,) = run_kernels(graph, x, s, isa=isa, n_threads=2)
+        assert np.abs(y - expected).max() <= BOUND * np.abs(expected).max()
+
+
+def test_a_line_that_the_rate_does_not_divide_stays_direct() -> None:
+    conv = Conv(np.ones((3, 64, 64), np.float32), None, (1,), "same", (7,), may_transform=True)
+    assert conv.winograd_tile((70,)) == (1, 4)
+    assert conv.winograd_tile((71,)) is None
+
+
 @pytest.mark.parametrize(
-    ("C", "OC", "pays"),
+    ("C", "OC", "taps", "pays"),
     [
-        (3, 64, False), (8, 8, False), (8, 16, True), (12, 12, True), (16, 4, True),
-        (64, 3, False),
+        (3, 64, (3, 3), False), (8, 8, (3, 3), False), (8, 16, (3, 3), True),
+        (12, 12, (3, 3), True), (16, 4, (3, 3), True), (64, 3, (3, 3), False),
+        (6, 16, (5, 5), False), (8, 16, (5, 5), True),
+        (12, 12, (1, 3), False), (16, 16, (1, 3), True), (16, 16, (1, 7), False),
     ],
 )  # fmt: skip
-def test_transforms_must_save_their_time(C: int, OC: int, pays: bool) -> None:
-    assert pays_in_winograd_tiles(C, OC) == pays
+def test_transforms_must_save_their_time(
+    C: int, OC: int, taps: tuple[int, int], pays: bool
+) -> None:
+    assert pays_in_winograd_tiles(C, OC, taps) == pays
+
+
+@pytest.mark.parametrize(
+    ("size", "C", "tile"),
+    [
+        ((8, 8), 64, (4, 4)),  # few tiles of few filters
+        ((6, 6), 64, (2, 2)),  # 9 of 16 products: as many as 4 of 36, of which less is idle
+        ((7, 7), 128, (2, 2)),  # the filters of the larger tile stay in no L2 cache
+        ((14, 14), 128, (4, 4)),
+        ((4, 4), 128, (2, 2)),
+        ((4, 4), 256, None),
+    ],
+)
+def test_size_of_tiles(size: tuple[int, int], C: int, tile: tuple[int, int] | None) -> None:
+    conv = Conv(np.ones((3, 3, C, C), np.float32), None, padding="same", may_transform=True)
+    assert conv.winograd_tile(size) == tile
+
+
+def test_every_size_of_tile_has_kernels() -> None:
+    kernels = {name for taps in WINOGRAD_TILES for name in winograd_kernels(taps)}
+    assert kernels <= set(KERNELS)
+    assert {name for name in KERNELS if is_winograd(name)} <= kernels
 
 
 def test_batch_does_not_change_bits() -> None:
@@ -123,10 +191,10 @@ def test_other_activations_come_last() -> None:
 
 def test_a_filter_of_one_tap_evaluates_to_products_of_powers() -> None:
     """A single tap (0, 0) has G = 1/gap per point, and no other tap reaches infinity."""
-    filters = np.zeros((3, 3, 1, 1), np.float32)
-    filters[2, 2] = 1
-    for size in TRANSFORMS.values():
-        U = transform_filters(filters, size, available()[-1]).reshape(size.patch**2, -1)
+    for size in TILES.values():
+        filters = np.zeros((*size.taps, 1, 1), np.float32)
+        filters[-1, -1] = 1
+        U = transform_filters(filters, size, available()[-1]).reshape(size.n_points, -1)
         assert U[-1].max() == 1  # both axes at infinity, where only the last tap counts
         assert U[0].max() == 0  # both axes at the point 0, where it does not
 
@@ -151,7 +219,7 @@ def test_strict_precision_sums_directly() -> None:
         ({"dilation_rate": (2, 2)}, 32, 24),
         ({}, 3, 24),
         ({}, F2X2_MIN_CHANNELS - 1, 7),
-        ({}, 32, 4 * int(WINOGRAD_MIN_TILES**0.5) - 4),
+        ({}, 32, 2 * int(WINOGRAD_MIN_NEAR_TILES**0.5) - 2),
     ],
     ids=["strided", "dilated", "few channels", "few channels in small tiles", "small image"],
 )
