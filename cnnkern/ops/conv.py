@@ -296,7 +296,8 @@ class Conv(SlidingFilter):
         for TH, TW in tiles if has_channels else tiles[:1]:
             n_tiles = -(-H // TH) * -(-W // (TW * rate)) * rate
             n_points = (TH + KH - 1) * (TW + KW - 1)
-            is_near = n_points * self.in_channels * self.out_channels <= WINOGRAD_NEAR_FLOATS
+            n_floats = n_points * self.in_channels * self.out_channels
+            is_near = has_channels and n_floats <= WINOGRAD_NEAR_FLOATS
             if n_tiles >= (WINOGRAD_MIN_NEAR_TILES if is_near else WINOGRAD_MIN_TILES):
                 products[TH, TW] = n_tiles * n_points, n_points
         return min(products, key=products.__getitem__, default=None)
