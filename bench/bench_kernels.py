@@ -37,10 +37,10 @@ from cnnkern.engine.workspace import Workspace
 from cnnkern.graph import Graph, Node
 from cnnkern.kernels import native
 from cnnkern.kernels.records import PEAK
+from cnnkern.ops import winograd
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.layout import Input
-from cnnkern.ops.window import WINOGRAD_TILES
 from cnnkern.plan import Constants, make_plan
 
 PEAK_ROUNDS = 400_000  # about 1 ms
@@ -197,7 +197,7 @@ def all_ways(
     """Return every way to do a convolution, and the plan's choice among them."""
     conv = graph["y"].op
     assert isinstance(conv, Conv)
-    tiles = WINOGRAD_TILES[conv.taps] if shape.kind == "winograd" else (None,)
+    tiles = winograd.TILES[conv.taps] if shape.kind == "winograd" else (None,)
     ways = [forced(graph, None, may_transform=False)]
     ways += [forced(graph, tile, may_transform=True) for tile in tiles]
     runs = [checked_run(way, isa, n_threads, rng) for way in ways]

@@ -28,12 +28,6 @@ from .permutes import sink_permutes
 Linear = Conv | ConvTranspose | Dense | DepthwiseConv
 
 STRASSEN_MIN_CHANNELS = 128  # with fewer, additions cost more than the products they save
-# Channels times columns, by the taps of a filter, that pay for each transformed vector.
-WINOGRAD_TRANSFORM = {
-    (3, 3): 60, (5, 5): 60, (1, 3): 120, (3, 1): 120, (1, 5): 160, (1, 7): 160, (7, 1): 160,
-}  # fmt: skip
-WINOGRAD_VECTOR, WINOGRAD_UNIT = 16, 8
-
 PRECISIONS = ("fast", "strict")
 
 
@@ -262,27 +256,15 @@ def allow_transforms(graph: Graph) -> Graph:
         if isinstance(op, Dense):
             has_channels = min(op.weight.shape) >= STRASSEN_MIN_CHANNELS
             return replace(op, may_transform=has_channels)
-        if not isinstance(op, Conv) or op.groups > 1:
+        if not isinstance(op, Conv | ConvTranspose):
             return op
-        channels = op.in_channels, op.out_channels
-        if op.is_pointwise:
-            return replace(op, may_transform=min(channels) >= STRASSEN_MIN_CHANNELS)
-        pays = op.has_winograd_tiles and pays_in_winograd_tiles(*channels, op.taps)
-        return replace(op, may_transform=pays)
+        if isinstance(op, Conv) and op.is_pointwise:
+            return replace(op, may_transform=min(op.channels) >= STRASSEN_MIN_CHANNELS)
+        is_wide = op.out_channels > NARROW_COLUMNS
+        return replace(op, may_transform=is_wide and op.has_winograd_tiles)
 
     nodes = (replace(node, op=allowed(node.op)) for node in graph.nodes)
     return replace(graph, nodes=tuple(nodes))
-
-
-def pays_in_winograd_tiles(C: int, OC: int, taps: tuple[int, int]) -> bool:
-    """Tell whether the products that the first of the tiles saves take longer than transforms.
-
-    Fitted to measured layers of 1 to 128 channels; all instruction sets are alike, because
-    with the width of a vector both change.
-    """
-    columns = -(-OC // WINOGRAD_UNIT) * WINOGRAD_UNIT
-    vectors = sum(-(-n // WINOGRAD_VECTOR) for n in (C, OC))
-    return OC > NARROW_COLUMNS and C * columns > WINOGRAD_TRANSFORM[taps] * vectors
 
 
 def pair_with_readers(graph: Graph) -> Graph:

@@ -13,6 +13,7 @@ from ..errors import ShapeError
 from ..graph import Array, Halo, Op, as_array
 from ..lazy import Scaled, Weight
 from ..shapes import Pair, Shape, product
+from . import winograd
 from .activation import Activation, with_activation
 from .common import (
     by_rank,
@@ -27,7 +28,6 @@ from .common import (
 from .config import LayerConfig, Weights
 from .regions import Axis, Region, cut, reach
 from .window import (
-    WINOGRAD_TILES,
     Padding,
     Window,
     halo,
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
 
 
 STRASSEN_KERNELS = ("f32_conv", "f32_strassen")
-# Fewer tiles per image do not pay for filters of four times the size, unless these are so
-# few floats that they stay in an L2 cache.
-WINOGRAD_MIN_TILES, WINOGRAD_MIN_NEAR_TILES, WINOGRAD_NEAR_FLOATS = 8, 4, 1 << 18
-F2X2_MIN_CHANNELS = 32  # with fewer, the steps of small tiles cost what they save
 # Of scaled numbers, which are mostly about one: sums with a large shift in them round worse.
 MAX_SHIFT = 4
 MAX_SCALE = 1 << 20  # filters stay finite
@@ -264,7 +260,7 @@ class Conv(SlidingFilter):
     def size_kernels(self) -> tuple[str, ...]:
         if not self.may_transform:
             return ()
-        return STRASSEN_KERNELS if self.is_pointwise else winograd_kernels(self.taps)
+        return STRASSEN_KERNELS if self.is_pointwise else winograd.kernels(self.taps)
 
     @property
     def taps(self) -> tuple[int, int]:
@@ -274,33 +270,28 @@ class Conv(SlidingFilter):
 
     @property
     def has_winograd_tiles(self) -> bool:
-        """Whether there are tiles for such filters.
+        """Whether Winograd's algorithm does such a convolution, and faster.
 
-        Along a single axis they may be dilated.
+        Along a single axis it may be dilated.
         """
         is_dense = set(self.dilation_rate) == {1} or len(self.sizes) == 1
         is_plain = len(self.sizes) < 3 and set(self.strides) == {1} and self.groups == 1
-        return is_dense and is_plain and self.taps in WINOGRAD_TILES
+        return is_dense and is_plain and winograd.pays(*self.channels, self.taps)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """C and OC."""
+        return self.in_channels, self.out_channels
 
     def winograd_tile(self, lengths: Sequence[int]) -> tuple[int, int] | None:
         """Return the tile for an input of these spatial lengths; None for direct sums."""
         if not self.may_transform or self.is_pointwise:
             return None
         _, H, W = lift(known(output_lengths(tuple(lengths), *self.window)), 1)
-        (KH, KW), rate = self.taps, self.dilation_rate[-1]
+        rate = self.dilation_rate[-1]
         if W % rate:
             return None
-        has_channels = min(self.in_channels, self.out_channels) >= F2X2_MIN_CHANNELS
-        tiles = WINOGRAD_TILES[self.taps]
-        products = {}
-        for TH, TW in tiles if has_channels else tiles[:1]:
-            n_tiles = -(-H // TH) * -(-W // (TW * rate)) * rate
-            n_points = (TH + KH - 1) * (TW + KW - 1)
-            n_floats = n_points * self.in_channels * self.out_channels
-            is_near = has_channels and n_floats <= WINOGRAD_NEAR_FLOATS
-            if n_tiles >= (WINOGRAD_MIN_NEAR_TILES if is_near else WINOGRAD_MIN_TILES):
-                products[TH, TW] = n_tiles * n_points, n_points
-        return min(products, key=products.__getitem__, default=None)
+        return winograd.best_tile(H, W // rate, *self.channels, self.taps, n_images=rate)
 
     def regions(self, lengths: Sequence[int]) -> list[list[Region]] | None:
         """Return which taps reach an image of these lengths, where; None for all everywhere."""
@@ -359,13 +350,6 @@ class Conv(SlidingFilter):
             self, x, output, self.filter, self.bias, self.window_on(lengths), self.groups,
             self.activation, residual, may_halve=may_halve, regions=self.regions(lengths),
         )  # fmt: skip
-
-
-def winograd_kernels(taps: tuple[int, int]) -> tuple[str, ...]:
-    """Return the kernels that filters of these taps may need."""
-    sizes = [f"{h}x{w}_{taps[0]}x{taps[1]}" for h, w in WINOGRAD_TILES[taps]]
-    stages = "f32_winograd", "f32_winograd_input", "f32_winograd_output"
-    return ("f32_conv", *(f"{stage}_{size}" for size in sizes for stage in stages))
 
 
 def expect_residual(name: str, residual: Sequence[Shape], y: Shape) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..graph import Array, Halo, Op
 from ..lazy import Scaled, Weight
-from ..shapes import Shape, dilated_size, product
+from ..shapes import Pair, Shape, dilated_size, product
+from . import winograd
 from .activation import Activation, with_activation
 from .common import by_rank, expect_channels, input_channels, known, spatial_rank
 from .config import LayerConfig, Weights
@@ -36,6 +37,7 @@ class ConvTranspose(Op):
     padding : "valid" or "same"
     output_padding : elements added to the shortest output per spatial axis, or None
     activation : applied last, or None
+    may_transform : Winograd's algorithm, which rounds less well, may be used
 
     References
     ----------
@@ -51,6 +53,7 @@ class ConvTranspose(Op):
     dilation_rate: tuple[int, ...] = (1, 1)
     output_padding: tuple[int, ...] | None = None
     activation: Activation | None = None
+    may_transform: bool = False
 
     @classmethod
     def from_keras(
@@ -78,6 +81,31 @@ class ConvTranspose(Op):
     @property
     def out_channels(self) -> int:
         return int(self.filter.shape[-2])
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """C and OC."""
+        OC, C = self.filter.shape[-2:]
+        return C, OC
+
+    @property
+    def phase_taps(self) -> Pair | None:
+        """The most taps along H and W that an output reads; None if it is no image."""
+        if len(self.sizes) != 2 or max(self.dilation_rate) > 1:
+            return None
+        (KH, KW), (SH, SW) = self.sizes, self.strides
+        return -(-KH // SH), -(-KW // SW)
+
+    @property
+    def has_winograd_tiles(self) -> bool:
+        """Whether Winograd's algorithm gives some of the outputs, and faster."""
+        taps = self.phase_taps
+        return taps is not None and winograd.pays(*self.channels, taps)
+
+    @property
+    def size_kernels(self) -> tuple[str, ...]:
+        taps = self.phase_taps
+        return winograd.kernels(taps) if self.may_transform and taps else ()
 
     def _check_output_padding(self, config: LayerConfig) -> None:
         """Refuse an output from which no convolution leads back to the input's length."""
@@ -127,7 +155,10 @@ class ConvTranspose(Op):
         return Window(self.strides, self.dilation_rate, pads)
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
-        """Return how far the taps reach beyond the input: a dense window per output phase."""
+        """Return how far the taps reach beyond the input: a dense window per output phase.
+
+        Tiles reach further.
+        """
         (x,), y = shapes, known(self.infer_shape(*shapes))
         window = self.window(*shapes)
         pads = []
@@ -135,13 +166,15 @@ class ConvTranspose(Op):
             stride, (before, _) = self.strides[axis], window.padding[axis]
             reach = (self.sizes[axis] - 1) * self.dilation_rate[axis]
             lowest, highest = -((reach - before) // stride), (n_out - 1 + before) // stride
-            pads.append((max(-lowest, 0), max(highest - n_in + 1, 0)))
+            tile = winograd.longest_tile(self.phase_taps) if self.may_transform else 1
+            pads.append((max(-lowest, 0), max(highest - n_in + tile, 0)))
         return halo(pads)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
         lowering.conv_transpose(
-            self, x, output, self.filter, self.bias, self.window(x.shape), self.activation
+            self, x, output, self.filter, self.bias, self.window(x.shape), self.activation,
+            self.phase_taps if self.may_transform else None,
         )  # fmt: skip
 
     def flops(self, *shapes: tuple[int, ...]) -> int:

@@ -55,18 +55,6 @@ def lift(values: Sequence[int], fill: int) -> Triple:
     return d, h, w
 
 
-# Outputs along H and W of Winograd's tiles by the taps of a filter, the better ones first.
-WINOGRAD_TILES = {
-    (3, 3): ((4, 4), (2, 2)),
-    (5, 5): ((2, 2),),
-    (1, 3): ((1, 4),),
-    (3, 1): ((4, 1),),
-    (1, 5): ((1, 2),),
-    (1, 7): ((1, 2),),
-    (7, 1): ((2, 1),),
-}
-
-
 def halo(padding: Sequence[Pair]) -> Halo:
     """Return (before, after) per spatial axis as zeros wanted around D, H and W."""
     d, h, w = ((0, 0),) * (3 - len(padding)) + tuple(padding)

@@ -18,7 +18,7 @@ from ..ops.activation import Activation
 from ..ops.regions import Region
 from ..ops.resize import Taps
 from ..ops.window import RowWindow, Window
-from ..shapes import product
+from ..shapes import Pair, product
 from .bands import join_in_bands, pays_in_bands
 from .buffer import ABSOLUTE, Address, Buffer
 from .call import MAX_CLAIMS, Step
@@ -195,7 +195,7 @@ class Lowering:
         filters: Weight,
         bias: Array | None,
         window: Window,
-        tile: tuple[int, int],
+        tile: Pair,
         activation: Activation | None = None,
         residual: Sequence[Buffer] = (),
     ) -> None:
@@ -204,7 +204,8 @@ class Lowering:
         x has a halo of whole tiles.
         """
         epilogue = self.epilogue(activation)
-        lower_winograd(self, owner, x, y, filters, bias, window, tile, epilogue, *residual)
+        added = next(iter(residual), None)
+        lower_winograd(self, owner, x, y, filters, bias, window, tile, epilogue, added)
 
     def depthwise(
         self,
@@ -257,10 +258,14 @@ class Lowering:
         bias: Array | None,
         window: Window,
         activation: Activation | None = None,
+        tiled: Pair | None = None,
     ) -> None:
-        """Append the transpose of a convolution of `window`, filters float32[*K, OC, C]."""
+        """Append the transpose of a convolution of `window`, filters float32[*K, OC, C].
+
+        Outputs that read `tiled` taps along H and W may come in Winograd's tiles.
+        """
         epilogue = self.epilogue(activation)
-        lower_transpose(self, owner, x, y, filters, bias, window, epilogue)
+        lower_transpose(self, owner, x, y, filters, bias, window, epilogue, tiled)
 
     def repeat_channels(self, x: Buffer, y: Buffer, count: int) -> None:
         """Append ``y[..., c*count + i] = x[..., c]``."""

@@ -19,12 +19,14 @@ import numpy as np
 from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.pack import pack_columns, pack_panels
-from ..lazy import Weight
+from ..lazy import Floats, LazyArray, Weight
 from ..ops.window import Window, lift
-from ..shapes import product
+from ..ops.winograd import best_tile
+from ..shapes import Pair, product
 from .buffer import Buffer, Strides
 from .conv import Matrix, Runs, is_narrow, lower_matrix
 from .epilogue import Epilogue
+from .winograd import lower_winograd
 
 if TYPE_CHECKING:
     from .lowering import Lowering
@@ -61,6 +63,7 @@ def lower_transpose(
     bias: Array | None,
     window: Window,
     epilogue: Epilogue,
+    tiled: Pair | None = None,
 ) -> None:
     """Append ``y = epilogue(transposed convolution(x, filters) + bias)``.
 
@@ -69,6 +72,7 @@ def lower_transpose(
     filters : float32[*K, OC, C]
     window : Window
         Of the convolution from y to x; its reach beyond x is present as the halo of x.
+    tiled : taps along H and W of phases that may be done in Winograd's tiles
     """
     *taps, OC, C = filters.shape
     lengths = lift(taps, 1)
@@ -77,6 +81,16 @@ def lower_transpose(
     for phase in combinations(*(phases(*axis) for axis in axes)):
         outputs = _outputs(y, phase, strides)
         if 0 in outputs.dims:
+            continue
+        _, OH, OW = outputs.dims[1:-1]
+        _, *phase_taps = (len(p.taps) for p in phase)
+        if tuple(phase_taps) == tiled and (tile := best_tile(OH, OW, C, OC, tiled)):
+            before = [(-min(p.shifts), 0) for p in phase[1:]]
+            lower_winograd(
+                lowering, owner, x, outputs, _PhaseFilters(filters, phase), bias,
+                Window((1, 1), (1, 1), tuple(before)), tile, epilogue,
+                name=f" of phase {[p.first for p in phase]}",
+            )  # fmt: skip
             continue
         K = product(tuple(len(p.taps) for p in phase)) * C
         narrow = is_narrow(lowering, C, OC, K)
@@ -94,11 +108,37 @@ def _pack_phase(
     filters: Weight, bias: Array | None, phase: Sequence[Phase], isa: Isa, narrow: bool
 ) -> np.ndarray:
     """Pack the taps of a phase as one matrix ``float32[n_taps * C, OC]``."""
+    w = _phase_filters(filters, phase)
+    w = w.reshape(-1, w.shape[-1])
+    C = filters.shape[-1]
+    return pack_columns(w, bias, C, isa) if narrow else pack_panels(w, bias, isa)
+
+
+def _phase_filters(filters: Weight, phase: Sequence[Phase]) -> np.ndarray:
+    """Return the taps of a phase as float32[D, H, W, C, OC]."""
     *taps, OC, C = filters.shape
     lifted = np.asarray(filters).reshape(*lift(taps, 1), OC, C)
-    chosen = lifted[np.ix_(*(p.taps for p in phase))]
-    w = chosen.transpose(0, 1, 2, 4, 3).reshape(-1, OC)
-    return pack_columns(w, bias, C, isa) if narrow else pack_panels(w, bias, isa)
+    return lifted[np.ix_(*(p.taps for p in phase))].swapaxes(-1, -2)
+
+
+class _PhaseFilters(LazyArray):
+    """The taps of a phase in the order of what they read, float32[H, W, C, OC]."""
+
+    def __init__(self, filters: Weight, phase: Sequence[Phase]) -> None:
+        self.filters, self.phase = filters, phase
+        *_, OC, C = filters.shape
+        self.shape = (*(len(p.taps) for p in phase[1:]), C, OC)
+
+    def read(self) -> Floats:
+        # The later a tap is, the earlier is the input that it adds.
+        (chosen,) = _phase_filters(self.filters, self.phase)
+        return np.ascontiguousarray(chosen[::-1, ::-1])
+
+    def __getitem__(self, rows: slice) -> Floats:
+        return self.read()[rows]
+
+    def reshape(self, *shape: int) -> Weight:
+        return self.read().reshape(shape)
 
 
 def _outputs(y: Buffer, phase: Sequence[Phase], strides: Sequence[int]) -> Buffer:

@@ -13,7 +13,7 @@ from ..kernels.memory import aligned_floats, whole_lines
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
 from ..lazy import Weight
 from ..ops.window import Window, lift
-from ..shapes import product
+from ..shapes import Pair, product
 from .buffer import FLOAT_NBYTES, Buffer, residual_fields, stride_fields
 from .conv import Matrix, Runs, lower_matrix
 from .epilogue import INFINITY, Epilogue
@@ -42,9 +42,10 @@ def lower_winograd(
     filters: Weight,
     bias: Array | None,
     window: Window,
-    tile: tuple[int, int],
+    tile: Pair,
     epilogue: Epilogue,
     residual: Buffer | None = None,
+    name: str = "",
 ) -> None:
     """Append ``y = epilogue(conv(x, filters) + bias + residual)``.
 
@@ -54,6 +55,7 @@ def lower_winograd(
     window : Window
         Strides of 1, dilation along a single axis only; the halo of x covers whole tiles.
     tile : outputs of a tile along H and W
+    name : tells these filters from others of the owner
     """
     *taps, C, OC = filters.shape
     isa, rate = lowering.isa, window.dilation[-1]
@@ -66,7 +68,7 @@ def lower_winograd(
     n_tiles = batch * TH * TW
     CP, OCP = (-(-n // isa.lanes) * isa.lanes for n in (C, OC))
     panels = lowering.constant(
-        owner, f"points {size.name}", lambda: transform_filters(filters, size, isa)
+        owner, f"points {size.name}{name}", lambda: transform_filters(filters, size, isa)
     )
     fields: dict[str, Any] = {
         "x": x.address + -corner, "y": y.address,

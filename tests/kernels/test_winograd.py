@@ -11,11 +11,12 @@ from cnnkern.codegen.isa import Isa, available
 from cnnkern.codegen.transform import SIZES as TILES
 from cnnkern.graph import Array, Graph
 from cnnkern.kernels import KERNELS
+from cnnkern.ops import winograd
 from cnnkern.ops.activation import Activation
-from cnnkern.ops.conv import F2X2_MIN_CHANNELS, WINOGRAD_MIN_NEAR_TILES, Conv, winograd_kernels
+from cnnkern.ops.conv import Conv
 from cnnkern.ops.merge import Add
-from cnnkern.ops.window import WINOGRAD_TILES
-from cnnkern.passes import allow_transforms, optimise, pays_in_winograd_tiles
+from cnnkern.ops.transpose import ConvTranspose
+from cnnkern.passes import allow_transforms, optimise
 from cnnkern.plan import Constants, make_plan
 from cnnkern.plan.winograd import transform_filters
 from support import graph_of, run_kernels
@@ -27,7 +28,7 @@ SIZES = ((5, 6), (7, 7), (11, 9), (12, 16), (13, 29))  # the first two in tiles 
 CHANNELS = ((32, 32), (33, 47), (64, 80), (80, 112))  # the last one in separate steps
 FEW_CHANNELS = ((8, 16), (13, 11), (40, 5))  # in tiles of 4 x 4 only
 MANY_CHANNELS = (256, 720)  # filters too many for the blocks of any size
-OTHER_TAPS = tuple(taps for taps in WINOGRAD_TILES if taps != (3, 3))
+OTHER_TAPS = tuple(taps for taps in winograd.TILES if taps != (3, 3))
 CASES = [
     *itertools.product(SIZES, CHANNELS, [(3, 3)]),
     *itertools.product([size for size in SIZES if size[0] > 8], FEW_CHANNELS, [(3, 3)]),
@@ -121,6 +122,33 @@ def test_lines_may_be_dilated(rate: int, taps: int, padding: str) -> None:
         assert np.abs(y - expected).max() <= BOUND * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(
+    ("sizes", "strides"),
+    [
+        ((4, 4), (2, 2)), ((3, 3), (2, 2)), ((5, 5), (2, 2)), ((6, 2), (2, 2)),
+        ((2, 2), (1, 1)), ((3, 3), (1, 1)), ((5, 5), (1, 1)), ((1, 7), (1, 1)),
+        ((9, 9), (3, 3)),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("always_parallel")
+def test_phases_of_transposed_convolutions(
+    sizes: tuple[int, int], strides: tuple[int, int], padding: str
+) -> None:
+    rng = np.random.default_rng(sum(sizes))
+    filters = rng.standard_normal((*sizes, 40, 36), np.float32) * np.float32(0.1)
+    bias = rng.standard_normal(40, np.float32)
+    conv = ConvTranspose(filters, bias, strides, padding, activation=Activation("relu"))
+    graph = graph_of({"x": (None, 11, 14, 36)}, [("y", conv, ("x",))])
+    fast = optimise(graph, "fast")
+    x = rng.standard_normal((2, 11, 14, 36), np.float32)
+    assert any(map(is_winograd, kernels_of(fast, {"x": x.shape})))
+    expected = conv.reference(x.astype(np.float64))  # type: ignore[arg-type]
+    for isa in available():
+        (y,) = run_kernels(fast, x, isa=isa, n_threads=2)
+        assert np.abs(y - expected).max() <= BOUND * np.abs(expected).max()
+
+
 def test_a_line_that_the_rate_does_not_divide_stays_direct() -> None:
     conv = Conv(np.ones((3, 64, 64), np.float32), None, (1,), "same", (7,), may_transform=True)
     assert conv.winograd_tile((70,)) == (1, 4)
@@ -131,7 +159,7 @@ def test_a_line_that_the_rate_does_not_divide_stays_direct() -> None:
     ("C", "OC", "taps", "pays"),
     [
         (3, 64, (3, 3), False), (8, 8, (3, 3), False), (8, 16, (3, 3), True),
-        (12, 12, (3, 3), True), (16, 4, (3, 3), True), (64, 3, (3, 3), False),
+        (12, 12, (3, 3), True), (16, 4, (3, 3), True), (64, 64, (4, 4), False),
         (6, 16, (5, 5), False), (8, 16, (5, 5), True),
         (12, 12, (1, 3), False), (16, 16, (1, 3), True), (16, 16, (1, 7), False),
     ],
@@ -139,7 +167,7 @@ def test_a_line_that_the_rate_does_not_divide_stays_direct() -> None:
 def test_transforms_must_save_their_time(
     C: int, OC: int, taps: tuple[int, int], pays: bool
 ) -> None:
-    assert pays_in_winograd_tiles(C, OC, taps) == pays
+    assert winograd.pays(C, OC, taps) == pays
 
 
 @pytest.mark.parametrize(
@@ -159,7 +187,7 @@ def test_size_of_tiles(size: tuple[int, int], C: int, tile: tuple[int, int] | No
 
 
 def test_every_size_of_tile_has_kernels() -> None:
-    kernels = {name for taps in WINOGRAD_TILES for name in winograd_kernels(taps)}
+    kernels = {name for taps in winograd.TILES for name in winograd.kernels(taps)}
     assert kernels <= set(KERNELS)
     assert {name for name in KERNELS if is_winograd(name)} <= kernels
 
@@ -213,21 +241,20 @@ def test_strict_precision_sums_directly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "channels", "size"),
+    ("options", "C", "OC", "side"),
     [
-        ({"strides": (2, 2)}, 32, 24),
-        ({"dilation_rate": (2, 2)}, 32, 24),
-        ({}, 3, 24),
-        ({}, F2X2_MIN_CHANNELS - 1, 7),
-        ({}, 32, 2 * int(WINOGRAD_MIN_NEAR_TILES**0.5) - 2),
+        pytest.param({"strides": (2, 2)}, 32, 32, 24, id="strided"),
+        pytest.param({"dilation_rate": (2, 2)}, 32, 32, 24, id="dilated"),
+        pytest.param({}, 3, 32, 24, id="few channels"),
+        pytest.param({}, 64, 3, 24, id="few columns"),
+        pytest.param({}, winograd.MIN_CHANNELS - 1, 32, 7, id="few channels in small tiles"),
+        pytest.param({}, 32, 32, 2 * int(winograd.MIN_NEAR_TILES**0.5) - 2, id="small image"),
     ],
-    ids=["strided", "dilated", "few channels", "few channels in small tiles", "small image"],
 )
 def test_other_convolutions_stay_direct(
-    options: dict[str, tuple[int, int]], channels: int, size: int
+    options: dict[str, tuple[int, int]], C: int, OC: int, side: int
 ) -> None:
-    filters = np.zeros((3, 3, channels, 32), np.float32)
-    graph = graph_of({"x": (None, size, size, channels)},
-                     [("y", Conv(filters, padding="same", **options), ("x",))])  # type: ignore[arg-type]  # fmt: skip
-    plan = make_plan(allow_transforms(graph), {"x": (1, size, size, channels)}, Constants())
-    assert {step.kernel for step in plan.steps} <= {"f32_conv", "f32_halo"}
+    conv = Conv(np.zeros((3, 3, C, OC), np.float32), padding="same", **options)  # type: ignore[arg-type]
+    graph = graph_of({"x": (None, side, side, C)}, [("y", conv, ("x",))])
+    plan = make_plan(allow_transforms(graph), {"x": (1, side, side, C)}, Constants())
+    assert {step.kernel for step in plan.steps} <= {"f32_conv", "f32_narrow_conv", "f32_halo"}
