@@ -270,13 +270,10 @@ class Conv(SlidingFilter):
 
     @property
     def has_winograd_tiles(self) -> bool:
-        """Whether Winograd's algorithm does such a convolution, and faster.
-
-        Along a single axis it may be dilated.
-        """
-        is_dense = set(self.dilation_rate) == {1} or len(self.sizes) == 1
+        """Whether Winograd's algorithm does such a convolution, and faster."""
         is_plain = len(self.sizes) < 3 and set(self.strides) == {1} and self.groups == 1
-        return is_dense and is_plain and winograd.pays(*self.channels, self.taps)
+        is_dense = len(self.sizes) == 1 or max(self.dilation_rate) <= winograd.MAX_RATE
+        return is_plain and is_dense and winograd.pays(*self.channels, self.taps)
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -287,11 +284,15 @@ class Conv(SlidingFilter):
         """Return the tile for an input of these spatial lengths; None for direct sums."""
         if not self.may_transform or self.is_pointwise:
             return None
-        _, H, W = lift(known(output_lengths(tuple(lengths), *self.window)), 1)
-        rate = self.dilation_rate[-1]
-        if W % rate:
+        outputs = known(output_lengths(tuple(lengths), *self.window))
+        # The pixels that a dilated filter meets together are an image, those of a line a row.
+        _, H, W = lift([n // r for n, r in zip(outputs, self.dilation_rate, strict=True)], 1)
+        if len(outputs) > 1:
+            return winograd.best_tile(H, W, *self.channels, self.taps)
+        (length,), (rate,) = outputs, self.dilation_rate
+        if length % rate:
             return None
-        return winograd.best_tile(H, W // rate, *self.channels, self.taps, n_images=rate)
+        return winograd.best_tile(H, W, *self.channels, self.taps, n_images=rate)
 
     def regions(self, lengths: Sequence[int]) -> list[list[Region]] | None:
         """Return which taps reach an image of these lengths, where; None for all everywhere."""

@@ -31,6 +31,8 @@ MIN_CHANNELS = 32  # with fewer, the steps of small tiles or of few cost what th
 # Fewer tiles per image do not pay for filters of several times the size, unless these are so
 # few floats that they stay in an L2 cache.
 MIN_TILES, MIN_NEAR_TILES, NEAR_FLOATS = 8, 4, 1 << 18
+# Of a filter that is dilated along H and W: each of its images is a step of its own.
+MAX_RATE = 4
 
 
 def pays(C: int, OC: int, taps: Pair) -> bool:

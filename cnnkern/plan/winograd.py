@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,44 +54,61 @@ def lower_winograd(
     ----------
     filters : float32[[KH,] KW, C, OC]
     window : Window
-        Strides of 1, dilation along a single axis only; the halo of x covers whole tiles.
+        Strides of 1; the halo of x covers whole tiles.
     tile : outputs of a tile along H and W
     name : tells these filters from others of the owner
     """
     *taps, C, OC = filters.shape
-    isa, rate = lowering.isa, window.dilation[-1]
-    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
-    x, y = _undilated(x, rate), _undilated(y, rate)
-    residual = residual and _undilated(residual, rate)
-    batch, _, OH, OW, _ = y.dims
+    isa = lowering.isa
     size = next(s for s in SIZES.values() if (s.tile, s.taps) == (tile, lift(taps, 1)[1:]))
-    TH, TW = (-(-n // along) for n, along in zip((OH, OW), tile, strict=True))
-    n_tiles = batch * TH * TW
     CP, OCP = (-(-n // isa.lanes) * isa.lanes for n in (C, OC))
     panels = lowering.constant(
         owner, f"points {size.name}{name}", lambda: transform_filters(filters, size, isa)
     )
-    fields: dict[str, Any] = {
-        "x": x.address + -corner, "y": y.address,
+    common: dict[str, Any] = {
         "bias": lowering.constant(owner, "bias", lambda: _padded_bias(bias, OCP)),
-        "C": C, "OC": OC, "OH": OH, "OW": OW, "TH": TH, "TW": TW, "patches": n_tiles,
-        "v_tile": FLOAT_NBYTES * CP, "m_tile": FLOAT_NBYTES * OCP,
+        "C": C, "OC": OC, "v_tile": FLOAT_NBYTES * CP, "m_tile": FLOAT_NBYTES * OCP,
         "activate": epilogue.activate, "activate_args": epilogue.activate_args,
-        **stride_fields("x", x.strides), **stride_fields("y", y.strides), **epilogue.bounds,
-        **residual_fields(residual),
+        **epilogue.bounds,
     }  # fmt: skip
-    flops = 2 * product(tuple(taps)) * C * OC * batch * OH * OW
-    lower = _lower_blocks if _in_blocks(n_tiles, CP, OCP, size, isa) else _lower_steps
-    lower(lowering, size, fields, panels, flops)
+    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
+    rates = window.dilation
+    added = [None] if residual is None else _undilated(residual, rates)
+    for x_part, y_part, r_part in zip(_undilated(x, rates), _undilated(y, rates), cycle(added)):
+        batch, _, OH, OW, _ = y_part.dims
+        TH, TW = (-(-n // along) for n, along in zip((OH, OW), tile, strict=True))
+        n_tiles = batch * TH * TW
+        fields = {
+            "x": x_part.address + -corner, "y": y_part.address,
+            "OH": OH, "OW": OW, "TH": TH, "TW": TW, "patches": n_tiles,
+            **stride_fields("x", x_part.strides), **stride_fields("y", y_part.strides),
+            **residual_fields(r_part), **common,
+        }  # fmt: skip
+        flops = 2 * product(tuple(taps)) * C * OC * batch * OH * OW
+        lower = _lower_blocks if _in_blocks(n_tiles, CP, OCP, size, isa) else _lower_steps
+        lower(lowering, size, fields, panels, flops)
 
 
-def _undilated(line: Buffer, rate: int) -> Buffer:
-    """Return the pixels of a line that a dilated filter meets together as rows of an image."""
-    if rate == 1:
-        return line
-    batch, _, _, W, channels = line.dims
-    s_n, s_d, _, s_w = line.strides
-    return Buffer((batch, rate, W // rate, channels), line.address, (s_n, s_d, s_w, rate * s_w))
+def _undilated(image: Buffer, rates: tuple[int, ...]) -> list[Buffer]:
+    """Return the images of pixels that a dilated filter meets together.
+
+    Those of a line, which are of one length, are the rows of one image.
+    """
+    batch, _, H, W, channels = image.dims
+    s_n, s_d, s_h, s_w = image.strides
+    if len(rates) == 1 and rates != (1,):
+        (rate,) = rates
+        shape = (batch, rate, W // rate, channels)
+        return [Buffer(shape, image.address, (s_n, s_d, s_w, rate * s_w))]
+    _, RH, RW = lift(rates, 1)
+    return [
+        Buffer(
+            (batch, -(-(H - h) // RH), -(-(W - w) // RW), channels),
+            image.address + (h * s_h + w * s_w),
+            (s_n, s_d, RH * s_h, RW * s_w),
+        )
+        for h, w in np.ndindex(RH, RW)
+    ]
 
 
 def _in_blocks(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> bool:

@@ -124,6 +124,36 @@ def test_lines_may_be_dilated(rate: int, taps: int, padding: str) -> None:
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize(
+    ("rates", "taps"),
+    [((2, 2), (3, 3)), ((3, 1), (3, 3)), ((4, 3), (3, 3)), ((2, 2), (5, 5)), ((1, 2), (1, 7))],
+)
+@pytest.mark.usefixtures("always_parallel")
+def test_images_may_be_dilated(
+    rates: tuple[int, int], taps: tuple[int, int], padding: str
+) -> None:
+    """37 x 41 pixels: the images that the filter meets differ in size."""
+    rng = np.random.default_rng(sum(rates))
+    filters = rng.standard_normal((*taps, 33, 40), np.float32) * np.float32(0.1)
+    bias = rng.standard_normal(40, np.float32)
+    conv = Conv(filters, bias, padding=padding, dilation_rate=rates, adds_residual=True)
+    H, W = (
+        n if padding == "same" else n - rate * (tap - 1)
+        for n, rate, tap in zip((37, 41), rates, taps, strict=True)
+    )
+    shapes = {"x": (None, 37, 41, 33), "s": (None, H, W, 40)}
+    fast = allow_transforms(graph_of(shapes, [("y", conv, ("x", "s"))]))
+    x = rng.standard_normal((2, 37, 41, 33), np.float32)
+    s = rng.standard_normal((2, H, W, 40), np.float32)
+    kernels = kernels_of(fast, {"x": x.shape, "s": s.shape})
+    assert kernels <= {"f32_halo", *(name for name in KERNELS if is_winograd(name))}
+    expected = conv.reference(x.astype(np.float64), s)  # type: ignore[arg-type]
+    for isa in available():
+        (y,) = run_kernels(fast, x, s, isa=isa, n_threads=2)
+        assert np.abs(y - expected).max() <= BOUND * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(
     ("sizes", "strides"),
     [
         ((4, 4), (2, 2)), ((3, 3), (2, 2)), ((5, 5), (2, 2)), ((6, 2), (2, 2)),
@@ -244,7 +274,7 @@ def test_strict_precision_sums_directly() -> None:
     ("options", "C", "OC", "side"),
     [
         pytest.param({"strides": (2, 2)}, 32, 32, 24, id="strided"),
-        pytest.param({"dilation_rate": (2, 2)}, 32, 32, 24, id="dilated"),
+        pytest.param({"dilation_rate": (5, 5)}, 32, 32, 60, id="dilated far"),
         pytest.param({}, 3, 32, 24, id="few channels"),
         pytest.param({}, 64, 3, 24, id="few columns"),
         pytest.param({}, winograd.MIN_CHANNELS - 1, 32, 7, id="few channels in small tiles"),
