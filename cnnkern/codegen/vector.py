@@ -81,6 +81,16 @@ def record_at(typing, address, record):
     return record.dtype(address, record), emit
 
 
+@intrinsic
+def address_of(typing, record):
+    """Return the address at which a record stands."""
+
+    def emit(context, builder, signature, args):
+        return builder.ptrtoint(args[0], I64)
+
+    return types.int64(record), emit
+
+
 def _pointer_cast(element):
     @intrinsic
     def cast(typing, address):

@@ -48,10 +48,11 @@ KERNELS = {
     "f32_narrow_conv": Kernel("narrow", records.CONV),
     "f32_plane_conv": Kernel("plane", records.CONV),
     "f32_strassen": Kernel("strassen", records.STRASSEN),
+    "f32_winograd": Kernel("winograd", records.WINOGRAD),
     **{
-        f"f32_winograd{stage}_{size}": Kernel("winograd", records.WINOGRAD)
+        f"f32_winograd_{end}_{size}": Kernel("winograd", records.WINOGRAD)
         for size in SIZES
-        for stage in ("", "_input", "_output")
+        for end in ("input", "output")
     },
     **{
         f"f32_depthwise{window}": Kernel("depthwise", records.DEPTHWISE)

@@ -50,7 +50,8 @@ STRASSEN = _record(
 
 WINOGRAD = _record(
     "x", "y", "r",
-    "panels", "panel_nbytes", "point_nbytes", "bias", "runs",
+    "panels", "panel_nbytes", "point_nbytes", "n_points", "bias", "runs",
+    "to_points", "from_points",  # kernels of the transforms
     "C", "OC", "OH", "OW", "TH", "TW",  # TH x TW tiles of outputs
     "first", "patches", "patches_per_task", "tables_nbytes", "height",
     "v", "v_point", "v_tile", "m", "m_point", "m_tile",  # V and M; v, m of separate steps

@@ -4,10 +4,10 @@
     M[point][tile][oc]  = V[point] x U[point], register tiles
     y                   transform back, add bias and residual, clip, activate
 
-`f32_winograd_4x4_3x3` does all three for one block of 4x4 output tiles after the other; V
-and M of a block stay in the L2 cache, and U streams once per block. Where U is the larger
-one, it streams once per chunk of many tiles: `f32_winograd_input_4x4_3x3`, `f32_conv` with a
-group per point, and `f32_winograd_output_4x4_3x3` are steps of their own, with V and M in the
+`f32_winograd` does all three for one block of output tiles after the other; V and M of a
+block stay in the L2 cache, and U streams once per block. Where U is the larger one, it
+streams once per chunk of many tiles: `f32_winograd_input_4x4_3x3`, `f32_conv` with a group
+per point, and `f32_winograd_output_4x4_3x3` are steps of their own, with V and M in the
 arena. Images of few tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the
 border. F(2x2, 5x5) does 36 products for 100, F(1x4, 1x3) 6 for 12.
 """
@@ -16,58 +16,52 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.transform import SIZES, Size
 from ..codegen.ukernel import tile_call
-from ..codegen.vector import call_kernel
+from ..codegen.vector import address_of, call_kernel
 from ..codegen.winograd import input_transform, output_transform
 from .conv import fill_table
 
 
-def _blocks(size: Size):
-    """Return the factory of the kernel ``y = activate(clip(conv(x, w) + b + r, lo, hi))``.
+def f32_winograd(isa: Isa):
+    """Return the kernel ``y = activate(clip(conv(x, w) + b + r, lo, hi))``; record WINOGRAD.
 
-    Record WINOGRAD. `x` is the corner of the first patch; patches may reach into the halo.
+    `x` is the corner of the first patch; patches may reach into the halo. The kernels of the
+    other two stages find V and M where their scratch memory would be.
     Scratch: 2 int64 tables of ``patches_per_task + max(heights)``, then V, then M.
     """
+    tile = tile_call(isa)
+    UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
 
-    def factory(isa: Isa):
-        gather, scatter, tile = _gather(isa, size), _scatter(isa, size), tile_call(isa)
-        UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
-        POINTS = size.n_points
+    def kernel(p, scratch, begin, end):
+        T = p.patches_per_task
+        v_rows = scratch
+        m_rows = scratch + 8 * (T + MR)
+        V = scratch + p.tables_nbytes
+        M = V + p.n_points * p.v_point
+        for task in range(begin, end):
+            n_tiles = min(T, p.patches - task * T)
+            call_kernel(p.to_points, address_of(p), V, task, task + 1)
+            for point in range(p.n_points):
+                fill_table(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
+                fill_table(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
+                for panel in range((p.OC + NR - 1) // NR):
+                    n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
+                    m = 0
+                    while m < n_tiles:  # range with a step that may be 0 could raise
+                        tile(
+                            min(n_tiles - m, p.height), n_units,
+                            v_rows + 8 * m, p.runs, 1, p.C,
+                            p.panels + point * p.point_nbytes + panel * p.panel_nbytes,
+                            m_rows + 8 * m, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.C, 0, 0,
+                            p.lowest, p.highest,
+                        )  # fmt: skip
+                        m += p.height
+            call_kernel(p.from_points, address_of(p), M, task, task + 1)
 
-        def kernel(p, scratch, begin, end):
-            T = p.patches_per_task
-            v_rows = scratch
-            m_rows = scratch + 8 * (T + MR)
-            V = scratch + p.tables_nbytes
-            M = V + POINTS * p.v_point
-            for task in range(begin, end):
-                first = task * T
-                n_tiles = min(T, p.patches - first)
-                gather(p, first, n_tiles, V)
-                for point in range(POINTS):
-                    fill_table(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
-                    fill_table(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
-                    for panel in range((p.OC + NR - 1) // NR):
-                        n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
-                        m = 0
-                        while m < n_tiles:  # range with a step that may be 0 could raise
-                            tile(
-                                min(n_tiles - m, p.height), n_units,
-                                v_rows + 8 * m, p.runs, 1, p.C,
-                                p.panels + point * p.point_nbytes + panel * p.panel_nbytes,
-                                m_rows + 8 * m, 0, 0, 0,
-                                4 * panel * NR, n_units * UNIT, p.C, 0, 0,
-                                p.lowest, p.highest,
-                            )  # fmt: skip
-                            m += p.height
-                scatter(p, first, n_tiles, M)
-
-        return kernel
-
-    return factory
+    return kernel
 
 
 def _input(size: Size):
-    """Return the factory of a kernel that transforms patches into `v`; record WINOGRAD."""
+    """Return the factory of a kernel that transforms patches into V; record WINOGRAD."""
 
     def factory(isa: Isa):
         gather = _gather(isa, size)
@@ -76,7 +70,7 @@ def _input(size: Size):
             for task in range(begin, end):
                 t = task * p.patches_per_task
                 n_tiles = min(p.patches_per_task, p.patches - t)
-                gather(p, p.first + t, n_tiles, p.v + t * p.v_tile)
+                gather(p, p.first + t, n_tiles, p.v + t * p.v_tile if p.v else scratch)
 
         return kernel
 
@@ -84,7 +78,7 @@ def _input(size: Size):
 
 
 def _output(size: Size):
-    """Return the factory of a kernel that transforms `m` into output tiles; record WINOGRAD."""
+    """Return the factory of a kernel that transforms M into output tiles; record WINOGRAD."""
 
     def factory(isa: Isa):
         scatter = _scatter(isa, size)
@@ -93,7 +87,7 @@ def _output(size: Size):
             for task in range(begin, end):
                 t = task * p.patches_per_task
                 n_tiles = min(p.patches_per_task, p.patches - t)
-                scatter(p, p.first + t, n_tiles, p.m + t * p.m_tile)
+                scatter(p, p.first + t, n_tiles, p.m + t * p.m_tile if p.m else scratch)
 
         return kernel
 
@@ -144,7 +138,7 @@ globals().update(
     {
         f"f32_winograd{stage}_{name}": factory(size)
         for name, size in SIZES.items()
-        for stage, factory in (("", _blocks), ("_input", _input), ("_output", _output))
+        for stage, factory in (("_input", _input), ("_output", _output))
     }
 )
 

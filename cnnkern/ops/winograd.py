@@ -68,5 +68,5 @@ def longest_tile(taps: Pair | None) -> int:
 def kernels(taps: Pair) -> tuple[str, ...]:
     """Return the kernels that filters of these taps may need."""
     sizes = [f"{height}x{width}_{taps[0]}x{taps[1]}" for height, width in TILES[taps]]
-    stages = "f32_winograd", "f32_winograd_input", "f32_winograd_output"
-    return ("f32_conv", *(f"{stage}_{size}" for size in sizes for stage in stages))
+    ends = "f32_winograd_input", "f32_winograd_output"
+    return ("f32_conv", "f32_winograd", *(f"{end}_{size}" for size in sizes for end in ends))

@@ -130,9 +130,11 @@ def _lower_blocks(
     lowering.scratch(tables_nbytes + size.n_points * (v_point + m_point))
     lowering.flops = flops
     lowering.call(
-        f"f32_winograd_{size.name}",
+        "f32_winograd",
         -(-n_tiles // T),
-        panels=panels,
+        to_points=lowering.kernel_address(f"f32_winograd_input_{size.name}"),
+        from_points=lowering.kernel_address(f"f32_winograd_output_{size.name}"),
+        n_points=size.n_points, panels=panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(C, isa),
         point_nbytes=FLOAT_NBYTES * packed_floats(C, OC, isa),
         runs=lowering.table(Runs((0,), C).table), patches_per_task=T,
