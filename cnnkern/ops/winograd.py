@@ -28,9 +28,9 @@ TRANSFORM: dict[Pair, int] = {
 }  # fmt: skip
 VECTOR, UNIT = 16, 8  # floats of a vector, columns that are multiplied together
 MIN_CHANNELS = 32  # with fewer, the steps of small tiles or of few cost what they save
-# Fewer tiles per image do not pay for filters of several times the size, unless these are so
-# few floats that they stay in an L2 cache.
-MIN_TILES, MIN_NEAR_TILES, NEAR_FLOATS = 8, 4, 1 << 18
+# Fewer tiles per image do not pay for filters of several times the size, which must not grow
+# more, unless these are so few floats that they stay in an L2 cache.
+MIN_TILES, MIN_NEAR_TILES, MAX_GROWTH, NEAR_FLOATS = 8, 4, 4, 1 << 18
 # Of a filter that is dilated along H and W: each of its images is a step of its own.
 MAX_RATE = 4
 
@@ -55,7 +55,8 @@ def best_tile(H: int, W: int, C: int, OC: int, taps: Pair, n_images: int = 1) ->
         n_tiles = n_images * -(-H // tile[0]) * -(-W // tile[1])
         n_points = (tile[0] + taps[0] - 1) * (tile[1] + taps[1] - 1)
         is_near = has_channels and n_points * C * OC <= NEAR_FLOATS
-        if n_tiles >= (MIN_NEAR_TILES if is_near else MIN_TILES):
+        is_lean = is_near or n_points <= MAX_GROWTH * taps[0] * taps[1]
+        if is_lean and n_tiles >= (MIN_NEAR_TILES if is_near else MIN_TILES):
             products[tile] = n_tiles * n_points, n_points
     return min(products, key=products.__getitem__, default=None)
 

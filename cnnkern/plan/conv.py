@@ -88,13 +88,12 @@ def lower_conv(
     strides, K = output_strides(x, window), product(filters.shape[:-1])
     if regions is not None:
         matrix = _panels(lowering, owner, filters, bias, groups)
-        for region in combinations(*lift_regions(regions)):
-            outputs = [r.outputs for r in region]
+        for region in combinations(*_lift_regions(regions)):
+            outputs, taken = zip(*region, strict=True)
             skipped = sum(o.start * s for o, s in zip(outputs, strides[1:], strict=True))
             lower_matrix(
-                lowering, corner + skipped, strides, _part(y, outputs),
-                receptive([r.taps for r in region]), matrix, epilogue,
-                residual and _part(residual, outputs),
+                lowering, corner + skipped, strides, _part(y, outputs), receptive(taken),
+                matrix, epilogue, residual and _part(residual, outputs),
             )  # fmt: skip
         return
     runs = receptive([range(n) for n in lift(taps, 1)])
@@ -299,7 +298,7 @@ def _runs(x: Buffer, dilation: Triple, sizes: Triple, C: int, taps: Sequence[ran
     )
 
 
-def lift_regions(regions: Sequence[Sequence[Region]]) -> list[Sequence[Region]]:
+def _lift_regions(regions: Sequence[Sequence[Region]]) -> list[Sequence[Region]]:
     """Return the regions along D, H and W."""
     single = [Region(range(1), range(1))]
     return [single] * (3 - len(regions)) + list(regions)
