@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..codegen.isa import NARROW_COLUMNS
 from ..errors import ShapeError
 from ..graph import Array, Halo, Op, as_array
 from ..lazy import Scaled, Weight
@@ -295,8 +296,12 @@ class Conv(SlidingFilter):
         return winograd.best_tile(H, W, *self.channels, self.taps, n_images=rate)
 
     def regions(self, lengths: Sequence[int]) -> list[list[Region]] | None:
-        """Return which taps reach an image of these lengths, where; None for all everywhere."""
-        if self.groups > 1 or self.border is not None:
+        """Return which taps reach an image of these lengths, where; None for all everywhere.
+
+        A filter of one channel or few columns is taken whole: it has kernels of its own.
+        """
+        is_small = self.in_channels == 1 or self.out_channels <= NARROW_COLUMNS
+        if is_small or self.groups > 1 or self.border is not None:
             return None
         axes = self._axes(lengths)
         regions = cut(axes)
