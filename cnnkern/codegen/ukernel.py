@@ -4,10 +4,9 @@ Operation, for the `height` pixels m and the columns n of one panel:
 
     y[m, n] = clip((b[n] + sum_k x[m, k] * w[k, n] + u[m, n]) * s[n] + r[m, n], lo, hi)
 
-The K-axis is walked as `n_runs` runs of `run_len` contiguous floats (virtual im2col): run s
-of pixel m starts at ``x_rows[m] + runs[s, 0]`` and is multiplied by the rows of w from
-``runs[s, 1]`` on. The sum is taken in that order, one fused multiply-add per k, whatever the
-tile, so that every tile height gives the same bits.
+The K-axis is walked as `n_runs` runs of `run_len` contiguous floats (virtual im2col):
+run s of pixel m starts at ``x_rows[m] + runs[s]``. The sum is taken in that order, one
+fused multiply-add per k, whatever the tile, so that every tile height gives the same bits.
 A sum may be taken in parts of `part` products each, which are then added: its rounding error
 grows with the roots of part and K / part, not with the root of K (Higham, "The accuracy of
 floating point summation", 1993).
@@ -43,7 +42,7 @@ LONG_SUM = 64  # products: the output arrives while so many are added
 # Arguments of a tile function, in order.
 TILE_ARGUMENTS = (
     "x_rows",  # address of int64[height]: each pixel's first float
-    "runs",  # address of int64[n_runs, 2]: each run's offset in bytes, its first row of w
+    "runs",  # address of int64[n_runs]: each run's offset in bytes
     "n_runs",
     "run_len",
     "panel",  # address of the packed panel
@@ -145,18 +144,14 @@ class _Tile:
         b, simd = self.builder, self.simd
         ahead = self._ahead(named)
         starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
-        (filters,) = simd.variables([named["panel"]])
+        (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.width)])
         part = b.mul(named["part"], step)
         in_parts = self._is_given(named["totals"])
         with b.if_then(in_parts):
             self._store_totals(named, self._zeros())
         with cgutils.for_range(b, named["n_runs"]) as run:
-            entry = b.add(named["runs"], b.shl(run.index, ir.Constant(I64, 4)))
-            first, row = simd.words(entry, 2)
+            first = simd.word(named["runs"], run.index)
             end = b.add(first, b.mul(named["run_len"], step))
-            row_nbytes = ir.Constant(I64, 4 * self.width)
-            below_bias = b.add(named["panel"], row_nbytes)
-            b.store(b.add(below_bias, b.mul(row, row_nbytes)), filters)
             with cgutils.for_range_slice(b, first, end, part) as (begin, _):
                 whole = b.add(begin, part)
                 is_whole = b.icmp_signed("<=", whole, end)

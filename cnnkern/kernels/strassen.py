@@ -27,7 +27,6 @@ from .conv import fill_rows, fill_table
 
 # The tables of row addresses: x, y and r of the upper and the lower half, S, partial sums.
 X1, Y1, R1, X2, Y2, R2, S, U, V, W = range(10)
-RUN = 16  # bytes of a run that a tile reads
 
 
 def f32_strassen(isa: Isa):
@@ -115,8 +114,8 @@ def _products(isa: Isa):
         x2, y2, r2 = table(p, scratch, X2), table(p, scratch, Y2), table(p, scratch, R2)
         s, u = table(p, scratch, S), table(p, scratch, U)
         v, w = table(p, scratch, V), table(p, scratch, W)
-        A1, A2 = p.runs, p.runs + RUN
-        S1, S2, S3, S4 = A2 + RUN, A2 + 2 * RUN, A2 + 3 * RUN, A2 + 4 * RUN
+        A1, A2 = p.runs, p.runs + 8
+        S1, S2, S3, S4 = p.runs + 16, p.runs + 24, p.runs + 32, p.runs + 40
         B, size = p.panels + panel * p.pair_nbytes, p.panel_nbytes
         left = 4 * panel * NR
         right = left + p.right

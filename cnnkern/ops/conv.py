@@ -304,7 +304,7 @@ class Conv(SlidingFilter):
         if is_small or self.groups > 1 or self.border is not None:
             return None
         axes = self._axes(lengths)
-        regions = cut(axes)
+        regions = cut(axes, self.filter.size)
         everything = [[Region(range(a.n_out), range(a.size))] for a in axes]
         return None if regions == everything else regions
 

@@ -15,6 +15,8 @@ from .window import tap_slices
 
 # Products that remain where regions pay: each is a step of its own, with tails.
 MAX_REMAINING = 7 / 8
+# Of the filters: each region has its own. Few of them do not matter.
+MAX_GROWTH, NEAR_FLOATS = 3, 1 << 20
 
 
 class Region(NamedTuple):
@@ -68,16 +70,26 @@ class Axis(NamedTuple):
         return max(-first, 0), max(last - self.length + 1, 0)
 
 
-def cut(axes: Sequence[Axis]) -> list[list[Region]]:
-    """Return the regions of every axis: one, or more where much of a dilated filter is idle."""
+def cut(axes: Sequence[Axis], n_floats: int) -> list[list[Region]]:
+    """Return the regions of every axis: one, or more where much of a dilated filter is idle.
+
+    Parameters
+    ----------
+    n_floats : of the filter, which the regions along all axes, or the first one, multiply
+    """
     wholes = [[axis.whole] for axis in axes]
     parts = [
         axis.regions() if axis.dilation > 1 else whole
         for axis, whole in zip(axes, wholes, strict=True)
     ]
-    has_taps = all(len(region.taps) for regions in parts for region in regions)
-    pays = 0 < _n_products(parts) <= MAX_REMAINING * _n_products(wholes)
-    return parts if has_taps and pays else wholes
+    for regions in (parts, [*parts[:1], *wholes[1:]]):
+        n_taps = [[len(region.taps) for region in along] for along in regions]
+        growth = product(tuple(map(sum, n_taps))) / product(tuple(a.size for a in axes))
+        is_lean = growth <= MAX_GROWTH or growth * n_floats <= NEAR_FLOATS
+        is_less = 0 < _n_products(regions) <= MAX_REMAINING * _n_products(wholes)
+        if is_less and is_lean and all(map(all, n_taps)):
+            return regions
+    return wholes
 
 
 def reach(axes: Sequence[Axis], regions: Sequence[Sequence[Region]]) -> list[Pair]:

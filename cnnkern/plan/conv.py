@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from itertools import product as combinations
 from typing import TYPE_CHECKING, Any
 
@@ -81,19 +80,19 @@ def lower_conv(
     regions : of each spatial axis, where not all taps count everywhere
     """
     *taps, C, OC = filters.shape
-    receptive = partial(_runs, x, lift(window.dilation, 1), lift(taps, 1), C)
+    receptive = partial(_runs, x, lift(window.dilation, 1), C)
     corner = x.address + -sum(
         s * pad for s, pad in zip(x.strides[1:], window.before, strict=True)
     )
     strides, K = output_strides(x, window), product(filters.shape[:-1])
     if regions is not None:
-        matrix = _panels(lowering, owner, filters, bias, groups)
         for region in combinations(*_lift_regions(regions)):
             outputs, taken = zip(*region, strict=True)
             skipped = sum(o.start * s for o, s in zip(outputs, strides[1:], strict=True))
             lower_matrix(
                 lowering, corner + skipped, strides, _part(y, outputs), receptive(taken),
-                matrix, epilogue, residual and _part(residual, outputs),
+                _panels_of_taps(lowering, owner, filters, bias, taken), epilogue,
+                residual and _part(residual, outputs),
             )  # fmt: skip
         return
     runs = receptive([range(n) for n in lift(taps, 1)])
@@ -177,26 +176,29 @@ def _panels(
     return Matrix(packed, w.shape[0], N, groups, FLOAT_NBYTES * C, FLOAT_NBYTES * N)
 
 
+def _panels_of_taps(
+    lowering: Lowering, owner: object, filters: Weight, bias: Array | None,
+    taps: Sequence[range],
+) -> Matrix:  # fmt: skip
+    """Return some taps along D, H and W of filters."""
+    *sizes, C, OC = filters.shape
+    chosen = tuple(slice(t.start, t.stop) for t in taps)
+
+    def pack() -> np.ndarray:
+        whole = np.asarray(filters).reshape(*lift(sizes, 1), C, OC)
+        return pack_panels(whole[chosen].reshape(-1, OC), bias, lowering.isa)
+
+    name = f"panels of taps {[(t.start, t.stop) for t in taps]}"
+    K = product(tuple(map(len, taps))) * C
+    return Matrix(lowering.constant(owner, name, pack), K, OC)
+
+
 @dataclass(frozen=True)
 class Runs:
-    """The receptive field of a pixel: runs of contiguous floats at byte offsets.
-
-    `rows` are the first rows of the matrix that they are multiplied by, if it has others.
-    """
+    """The receptive field of a pixel: runs of contiguous floats at byte offsets."""
 
     offsets: tuple[int, ...]
     length: int
-    rows: tuple[int, ...] | None = None
-
-    @property
-    def n_floats(self) -> int:
-        return len(self.offsets) * self.length
-
-    @property
-    def table(self) -> tuple[int, ...]:
-        """Offset and row of each, as register tiles read them."""
-        rows = self.rows or range(0, self.n_floats, self.length or 1)
-        return tuple(chain.from_iterable(zip(self.offsets, rows, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -233,8 +235,8 @@ def lower_matrix(
     flops : operations of the convolution that this stands for, if it needs more
     gate : factors of the one run of every pixel, per image
     """
-    K, N, groups = runs.n_floats, matrix.N, matrix.groups
-    isa, table = lowering.isa, runs.offsets if matrix.is_narrow else runs.table
+    K, N, groups = matrix.K, matrix.N, matrix.groups
+    isa = lowering.isa
     batch, OD, OH, OW, _ = y.dims
     M = batch * OD * OH * OW
     own_flops = 2 * K * N * groups * M
@@ -259,10 +261,10 @@ def lower_matrix(
         "f32_narrow_conv" if matrix.is_narrow else "f32_conv",
         groups * blocks["panel_blocks"] * blocks["row_blocks"] if M else 0,
         x=x, y=y.address, panels=matrix.panels,
-        panel_nbytes=FLOAT_NBYTES * panel_floats(matrix.K, isa),
-        group_nbytes=FLOAT_NBYTES * packed_floats(matrix.K, N, isa),
+        panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
+        group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
         is_far=int(FLOAT_NBYTES * K * N * groups >= FAR_NBYTES),
-        runs=lowering.table(table), n_runs=len(runs.offsets), run_len=runs.length,
+        runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         part=_partial_sum(K, runs.length) if lowering.in_parts else max(K, 1),
         OD=OD, OH=OH, OW=OW, M=M,
         **stride_fields("x", x_strides), **stride_fields("y", y.strides),
@@ -280,7 +282,7 @@ def output_strides(x: Buffer, window: Window) -> Strides:
     return x.strides[0], d, h, w
 
 
-def _runs(x: Buffer, dilation: Triple, sizes: Triple, C: int, taps: Sequence[range]) -> Runs:
+def _runs(x: Buffer, dilation: Triple, C: int, taps: Sequence[range]) -> Runs:
     """Return the part of a pixel's receptive field under some taps along D, H and W.
 
     Neighbours in a row of the filter are one run where they touch in memory.
@@ -289,13 +291,8 @@ def _runs(x: Buffer, dilation: Triple, sizes: Triple, C: int, taps: Sequence[ran
     s_d, s_h, s_w = (s * d for s, d in zip(x.strides[1:], dilation, strict=True))
     touch = len(row) == 1 or s_w == FLOAT_NBYTES * C
     run_len = len(row) * C if touch else C
-    starts = list(combinations(*outer, row[:1] if touch else row))
-    _, KH, KW = sizes
-    return Runs(
-        tuple(d * s_d + h * s_h + w * s_w for d, h, w in starts),
-        run_len,
-        tuple(((d * KH + h) * KW + w) * C for d, h, w in starts),
-    )
+    starts = combinations(*outer, row[:1] if touch else row)
+    return Runs(tuple(d * s_d + h * s_h + w * s_w for d, h, w in starts), run_len)
 
 
 def _lift_regions(regions: Sequence[Sequence[Region]]) -> list[Sequence[Region]]:

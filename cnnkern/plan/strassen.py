@@ -134,9 +134,9 @@ def _scratch(lowering: Lowering, n: int, C: int, columns: int) -> dict[str, int]
     sum_block = n * sum_row
     dump = sums + N_SUMS * sum_block
     lowering.scratch(dump + FLOAT_NBYTES * columns)
-    offsets = (0, FLOAT_NBYTES * C // 2, *(i * sum_block for i in range(N_SUMS)))
+    halves = (0, FLOAT_NBYTES * C // 2)
     return {
-        "runs": lowering.table(Runs(offsets, C // 2, (0,) * len(offsets)).table),
+        "runs": lowering.table((*halves, *(i * sum_block for i in range(N_SUMS)))),
         "table_nbytes": table_nbytes,
         "partial": partial,
         "partial_nbytes": partial_nbytes,

@@ -137,7 +137,7 @@ def _lower_blocks(
         n_points=size.n_points, panels=panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(C, isa),
         point_nbytes=FLOAT_NBYTES * packed_floats(C, OC, isa),
-        runs=lowering.table(Runs((0,), C).table), patches_per_task=T,
+        runs=lowering.table((0,)), patches_per_task=T,
         tables_nbytes=tables_nbytes, v_point=v_point, m_point=m_point, height=isa.heights[0],
         lowest=-INFINITY, highest=INFINITY, **fields,
     )  # fmt: skip

@@ -53,11 +53,10 @@ def test_regions_hold_what_reaches_the_image_and_nothing_else(axis: Axis) -> Non
     assert sum(len(r.outputs) * len(r.taps) for r in regions) == len(wanted)
 
 
-@given(st.lists(AXES, min_size=1, max_size=3))
-def test_a_window_is_cut_or_whole(axes: list[Axis]) -> None:
-    for axis, regions, (before, after) in zip(
-        axes, cut(axes), reach(axes, cut(axes)), strict=True
-    ):
+@given(st.lists(AXES, min_size=1, max_size=3), st.sampled_from((1, 10**7)))
+def test_a_window_is_cut_or_whole(axes: list[Axis], n_floats: int) -> None:
+    found = cut(axes, n_floats)
+    for axis, regions, (before, after) in zip(axes, found, reach(axes, found), strict=True):
         assert products(axis, regions) == products(axis, everything(axis))
         reads = [
             o * axis.stride + tap * axis.dilation - axis.padding[0]
@@ -68,9 +67,16 @@ def test_a_window_is_cut_or_whole(axes: list[Axis]) -> None:
         assert -before <= min(reads) and max(reads) < axis.length + after
 
 
+def test_filters_of_regions_do_not_grow_far() -> None:
+    """Three taps 12 apart are 2 + 3 + 2 in three regions, along both axes 5.4 times as many."""
+    axis = Axis(32, 32, 3, 1, 12, (12, 12))
+    few, many = ([len(r) for r in cut([axis, axis], n)] for n in (1000, 10**7))
+    assert (few, many) == ([3, 3], [3, 1])
+
+
 def test_no_outputs_are_no_regions() -> None:
     axis = Axis(2, 0, 3, 1, 5, (0, 0))
-    assert cut([axis]) == [everything(axis)]
+    assert cut([axis], 1) == [everything(axis)]
 
 
 @pytest.mark.parametrize(
