@@ -264,7 +264,7 @@ class Conv(SlidingFilter):
         return STRASSEN_KERNELS if self.is_pointwise else winograd.kernels(self.taps)
 
     @property
-    def taps(self) -> tuple[int, int]:
+    def taps(self) -> Pair:
         """The filter's taps along H and W."""
         _, height, width = lift(self.sizes, 1)
         return height, width
@@ -277,11 +277,11 @@ class Conv(SlidingFilter):
         return is_plain and is_dense and winograd.pays(*self.channels, self.taps)
 
     @property
-    def channels(self) -> tuple[int, int]:
+    def channels(self) -> Pair:
         """C and OC."""
         return self.in_channels, self.out_channels
 
-    def winograd_tile(self, lengths: Sequence[int]) -> tuple[int, int] | None:
+    def winograd_tile(self, lengths: Sequence[int]) -> Pair | None:
         """Return the tile for an input of these spatial lengths; None for direct sums."""
         if not self.may_transform or self.is_pointwise:
             return None
