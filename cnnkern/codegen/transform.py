@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Pair = tuple[int, int]
+from ..shapes import Pair
 
 
 @dataclass(frozen=True)

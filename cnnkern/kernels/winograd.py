@@ -134,11 +134,12 @@ def _scatter(isa: Isa, size: Size):
     return scatter
 
 
+# Kernels are looked up by name in their module.
 globals().update(
     {
-        f"f32_winograd{stage}_{name}": factory(size)
+        f"f32_winograd_{end}_{name}": factory(size)
         for name, size in SIZES.items()
-        for stage, factory in (("_input", _input), ("_output", _output))
+        for end, factory in (("input", _input), ("output", _output))
     }
 )
 
