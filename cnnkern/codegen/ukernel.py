@@ -39,16 +39,19 @@ LINE = 64  # bytes of a cache line
 FILTERS_AHEAD_NBYTES = 4096
 LONG_SUM = 64  # products: the output arrives while so many are added
 
+WORD = 8  # bytes of an address
+ROW_TABLES = ("x_rows", "y_rows", "r_rows", "u_rows")
 # Arguments of a tile function, in order.
 TILE_ARGUMENTS = (
-    "x_rows",  # address of int64[height]: each pixel's first float
+    "n_tiles",  # of `height` pixels each, one after the other
+    "x_rows",  # address of int64[n_tiles, height]: each pixel's first float
     "runs",  # address of int64[n_runs]: each run's offset in bytes
     "n_runs",
     "run_len",
     "panel",  # address of the packed panel
-    "y_rows",  # address of int64[height]: each output pixel's first float
-    "r_rows",  # the same for the residual, or 0 for none
-    "u_rows",  # address of int64[height]: rows of a panel's columns to add, or 0 for none
+    "y_rows",  # likewise: each output pixel's first float
+    "r_rows",  # likewise for the residual, or 0 for none
+    "u_rows",  # likewise: rows of a panel's columns to add, or 0 for none
     "scale",  # address of float32[width]: factors of the columns, or 0 for ones
     "column_offset",  # of the panel's first column in y and r, in bytes
     "n_valid",  # columns to store
@@ -61,12 +64,13 @@ TILE_ARGUMENTS = (
 def tile_call(isa: Isa, narrowest: int = 1):
     """Return ``tile(n_rows, n_units, *TILE_ARGUMENTS, lo, hi)`` for Numba code.
 
-    It runs the smallest tile of at least `n_rows` pixels; the row tables must repeat
-    their last entry up to the tallest tile. There is none of less than `narrowest` units.
+    It runs the smallest tile of at least `n_rows` pixels, as often as `n_tiles` says; the row
+    tables must repeat their last entry up to the tallest tile. There is none of less than
+    `narrowest` units.
     """
 
     @intrinsic
-    def tile(typing, n_rows, n_units, x_rows, runs, n_runs, run_len, panel,
+    def tile(typing, n_rows, n_units, n_tiles, x_rows, runs, n_runs, run_len, panel,
              y_rows, r_rows, u_rows, scale, column_offset, n_valid, part, totals,
              is_far, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
@@ -113,6 +117,18 @@ class _Tile:
         if rest := self.width % self.isa.lanes:
             self.row.append(Simd(replace(self.isa, lanes=rest), self.builder))
         self.unmasked = [None] * len(self.row)
+        tables = {name: named[name] for name in ROW_TABLES}
+        with cgutils.for_range(builder, named["n_tiles"]) as tile:
+            first = builder.mul(tile.index, ir.Constant(I64, WORD * self.height))
+            here = {name: self._moved(table, first) for name, table in tables.items()}
+            self._emit_tile(named | here)
+
+    def _moved(self, table, offset):
+        """Return the address of a table moved by an offset; none stays none."""
+        moved = self.builder.add(table, offset)
+        return self.builder.select(self._is_given(table), moved, table)
+
+    def _emit_tile(self, named):
         self._prefetch(named)
         bias = self._columns(named["panel"])
         sums = [self.simd.variables(bias) for _ in range(self.height)]

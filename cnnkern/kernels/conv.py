@@ -22,7 +22,7 @@ def f32_conv(isa: Isa):
     Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses, one tile, then
     with a gate the scaled rows.
     """
-    tile = tile_call(isa)
+    multiply_panel = panel_product(isa)
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
 
     def kernel(p, scratch, begin, end):
@@ -51,21 +51,44 @@ def f32_conv(isa: Isa):
             for panel in range(first, last):
                 n_valid = min(p.OC - panel * NR, NR)
                 n_units = (n_valid + UNIT - 1) // UNIT
-                m = 0
-                while m < n_rows:  # a range whose step is 0 would raise
-                    tile(
-                        min(n_rows - m, p.height), n_units,
-                        x_rows + 8 * m, p.runs, p.n_runs, p.run_len,
-                        panels + panel * p.panel_nbytes,
-                        y_rows + 8 * m, r_rows + 8 * m if p.r else 0, 0, 0,
-                        4 * panel * NR, n_valid, p.part, totals, p.is_far, p.lo, p.hi,
-                    )  # fmt: skip
-                    m += p.height
+                multiply_panel(
+                    n_rows, p.height, n_units,
+                    x_rows, p.runs, p.n_runs, p.run_len, panels + panel * p.panel_nbytes,
+                    y_rows, r_rows, 0, 0,
+                    4 * panel * NR, n_valid, p.part, totals, p.is_far, p.lo, p.hi,
+                )  # fmt: skip
             if p.activate:
                 n_columns = min(p.OC, last * NR) - first * NR
                 activate_rows(p, y_rows, m0, n_rows, 4 * first * NR, n_columns)
 
     return kernel
+
+
+def panel_product(isa: Isa, narrowest: int = 1):
+    """Return ``multiply_panel(n_rows, height, n_units, ...)``: any rows, in register tiles.
+
+    All but the last tile have `height` rows. The other arguments are those of a tile, as are
+    the conditions (`tile_call`).
+    """
+    tile = tile_call(isa, narrowest)
+
+    @inline
+    def multiply_panel(
+        n_rows, height, n_units, x_rows, runs, n_runs, run_len, panel, y_rows, r_rows, u_rows,
+        scale, column_offset, n_valid, part, totals, is_far, lo, hi,
+    ):  # fmt: skip
+        m = 0
+        while m < n_rows:  # a range whose step may be 0 could raise
+            n_tiles = max((n_rows - m) // height, 1)
+            tile(
+                min(n_rows - m, height), n_units, n_tiles,
+                x_rows + 8 * m, runs, n_runs, run_len, panel,
+                y_rows + 8 * m, r_rows + 8 * m if r_rows else 0, u_rows + 8 * m if u_rows else 0,
+                scale, column_offset, n_valid, part, totals, is_far, lo, hi,
+            )  # fmt: skip
+            m += n_tiles * height
+
+    return multiply_panel
 
 
 @inline

@@ -21,9 +21,8 @@ columns are brought to one size by powers of two, and the results back.
 
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
-from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, floats, integers
-from .conv import fill_rows, fill_table
+from .conv import fill_rows, fill_table, panel_product
 
 # The tables of row addresses: x, y and r of the upper and the lower half, S, partial sums.
 X1, Y1, R1, X2, Y2, R2, S, U, V, W = range(10)
@@ -83,30 +82,23 @@ def f32_strassen(isa: Isa):
 def _products(isa: Isa):
     """Return ``multiply_halves(p, scratch, n, panel)``: all rows of a pair of panels."""
     NR, MR, UNITS = isa.tile_columns, isa.heights[0], isa.tile_columns // isa.unit
-    tile = tile_call(isa, narrowest=UNITS)
+    multiply_panel = panel_product(isa, narrowest=UNITS)
 
     @inline
     def add(p, n, height, x_rows, run, panel, u_rows, y_rows):
         """Set partial sums to a product, plus other partial sums if given."""
-        m = 0
-        while m < n:  # a range whose step may be 0 could raise
-            tile(
-                min(n - m, height), UNITS, x_rows + 8 * m, run, 1, p.K, panel, y_rows + 8 * m,
-                0, u_rows + 8 * m if u_rows else 0, 0, 0, NR, p.K, 0, 0, p.lowest, p.highest,
-            )  # fmt: skip
-            m += height
+        multiply_panel(
+            n, height, UNITS, x_rows, run, 1, p.K, panel, y_rows,
+            0, u_rows, 0, 0, NR, p.K, 0, 0, p.lowest, p.highest,
+        )  # fmt: skip
 
     @inline
     def finish(p, n, height, x_rows, run, n_runs, panel, u_rows, y_rows, r_rows, column):
         """Set columns of y to a product, if it has a run, plus partial sums, and the rest."""
-        m = 0
-        while m < n:
-            tile(
-                min(n - m, height), UNITS, x_rows + 8 * m, run, n_runs, p.K, panel,
-                y_rows + 8 * m, r_rows + 8 * m if p.r else 0, u_rows + 8 * m,
-                p.scales + column, column, NR, p.K, 0, 0, p.lo, p.hi,
-            )  # fmt: skip
-            m += height
+        multiply_panel(
+            n, height, UNITS, x_rows, run, n_runs, p.K, panel, y_rows,
+            r_rows if p.r else 0, u_rows, p.scales + column, column, NR, p.K, 0, 0, p.lo, p.hi,
+        )  # fmt: skip
 
     @inline
     def multiply_halves(p, scratch, n, panel):

@@ -15,10 +15,9 @@ border. F(2x2, 5x5) does 36 products for 100, F(1x4, 1x3) 6 for 12.
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.transform import SIZES, Size
-from ..codegen.ukernel import tile_call
 from ..codegen.vector import address_of, call_kernel
 from ..codegen.winograd import input_transform, output_transform
-from .conv import fill_table
+from .conv import fill_table, panel_product
 
 
 def f32_winograd(isa: Isa):
@@ -28,7 +27,7 @@ def f32_winograd(isa: Isa):
     other two stages find V and M where their scratch memory would be.
     Scratch: 2 int64 tables of ``patches_per_task + max(heights)``, then V, then M.
     """
-    tile = tile_call(isa)
+    multiply_panel = panel_product(isa)
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
 
     def kernel(p, scratch, begin, end):
@@ -45,16 +44,12 @@ def f32_winograd(isa: Isa):
                 fill_table(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
                 for panel in range((p.OC + NR - 1) // NR):
                     n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
-                    m = 0
-                    while m < n_tiles:  # range with a step that may be 0 could raise
-                        tile(
-                            min(n_tiles - m, p.height), n_units,
-                            v_rows + 8 * m, p.runs, 1, p.C,
-                            p.panels + point * p.point_nbytes + panel * p.panel_nbytes,
-                            m_rows + 8 * m, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.C, 0, 0,
-                            p.lowest, p.highest,
-                        )  # fmt: skip
-                        m += p.height
+                    multiply_panel(
+                        n_tiles, p.height, n_units, v_rows, p.runs, 1, p.C,
+                        p.panels + point * p.point_nbytes + panel * p.panel_nbytes,
+                        m_rows, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.C, 0, 0,
+                        p.lowest, p.highest,
+                    )  # fmt: skip
             call_kernel(p.from_points, address_of(p), M, task, task + 1)
 
     return kernel
