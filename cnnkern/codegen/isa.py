@@ -26,6 +26,7 @@ class Isa:
     needs: frozenset[str]  # CPU features, LLVM's spelling
     cpu: str  # target of the code where the host has a wider set, LLVM's spelling
     has_fma: bool
+    has_masks: bool  # for loads and stores, at no cost
 
     @property
     def tile_columns(self) -> int:
@@ -50,10 +51,12 @@ class Isa:
 # a vector takes half the time where the unit is half as wide (Zen 4).
 AVX512 = Isa(
     "avx512f", 16, (14, 12, 10, 8, 7, 6, 4, 2, 1), 2, 8,
-    frozenset({"avx512f", "avx512vl"}), "x86-64-v4", True,
+    frozenset({"avx512f", "avx512vl"}), "x86-64-v4", True, True,
 )  # fmt: skip
 # 16 registers: 6 x 2 accumulators, 2 filter vectors, 1 broadcast pixel.
-AVX2 = Isa("avx2", 8, (6, 4, 3, 2, 1), 2, 8, frozenset({"avx2", "fma"}), "haswell", True)
+AVX2 = Isa(
+    "avx2", 8, (6, 4, 3, 2, 1), 2, 8, frozenset({"avx2", "fma"}), "haswell", True, False,
+)  # fmt: skip
 # 16 registers of 4 lanes (SSE2; NEON has 32): 6 x 2 accumulators, 2 filter vectors, 1 pixel.
 GENERIC = Isa(
     "generic",
@@ -64,6 +67,7 @@ GENERIC = Isa(
     frozenset(),
     "x86-64" if platform.machine() in ("x86_64", "AMD64") else "",
     platform.machine() in ("arm64", "aarch64"),
+    False,
 )
 
 # At most so many columns are few: a mask or a score, two classes, a picture.

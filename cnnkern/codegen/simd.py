@@ -1,13 +1,20 @@
 """Vectors of one instruction set as an LLVM builder sees them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils
 
 from .isa import Isa
-from .vector import F32, I32, I64, VOID, external, multiply_add
+from .vector import F32, I1, I32, I64, VOID, external, multiply_add
+
+
+class Mask(NamedTuple):
+    """The first lanes of a vector."""
+
+    lanes: Any  # <LANES x i1>
+    count: Any  # int64, 0 .. LANES
 
 
 @dataclass
@@ -62,35 +69,61 @@ class Simd:
         zeros = ir.Constant(ir.VectorType(I32, self.isa.lanes), None)
         return self.builder.shuffle_vector(first, undefined, zeros)
 
-    def mask(self, n_valid: Any, first: int = 0) -> Any:
+    def mask(self, n_valid: Any, first: int = 0) -> Mask:
         """Return which of the lanes first, first+1, ... are below `n_valid`."""
-        indices = [first + lane for lane in range(self.isa.lanes)]
-        lanes = ir.Constant(ir.VectorType(I32, self.isa.lanes), indices)
-        return self.builder.icmp_signed(
-            "<", lanes, self.splat(self.builder.trunc(n_valid, I32))
-        )
+        b, LANES = self.builder, self.isa.lanes
+        count = self.offset(n_valid, -first)
+        none, all_lanes = ir.Constant(I64, 0), ir.Constant(I64, LANES)
+        count = b.select(b.icmp_signed(">", count, none), count, none)
+        count = b.select(b.icmp_signed("<", count, all_lanes), count, all_lanes)
+        indices = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
+        return Mask(b.icmp_signed("<", indices, self.splat(b.trunc(count, I32))), count)
 
-    def load(self, address: Any, mask: Any = None) -> Any:
+    def load(self, address: Any, mask: Mask | None = None) -> Any:
         """Load a vector; masked-off lanes are zero and their memory is not touched."""
         pointer = self.pointer(address, self.vector)
         if mask is None:
             return self.builder.load(pointer, align=4)
-        signature = [pointer.type, I32, mask.type, self.vector]
+        signature = [pointer.type, I32, mask.lanes.type, self.vector]
         name = f"llvm.masked.load.v{self.isa.lanes}f32.p0"
         function = external(self.builder, name, self.vector, signature)
-        arguments = [pointer, ir.Constant(I32, 4), mask, self.zeros()]
+        arguments = [pointer, ir.Constant(I32, 4), mask.lanes, self.zeros()]
         return self.builder.call(function, arguments)
 
-    def store(self, value: Any, address: Any, mask: Any = None) -> None:
+    def store(self, value: Any, address: Any, mask: Mask | None = None) -> None:
         """Store a vector; the memory of masked-off lanes is not touched."""
         pointer = self.pointer(address, self.vector)
         if mask is None:
             self.builder.store(value, pointer, align=4)
-            return
-        arguments = [self.vector, pointer.type, I32, mask.type]
-        name = f"llvm.masked.store.v{self.isa.lanes}f32.p0"
-        function = external(self.builder, name, VOID, arguments)
-        self.builder.call(function, [value, pointer, ir.Constant(I32, 4), mask])
+        elif not self.isa.has_masks:
+            self._store_pieces(value, address, mask.count)
+        else:
+            arguments = [self.vector, pointer.type, I32, mask.lanes.type]
+            name = f"llvm.masked.store.v{self.isa.lanes}f32.p0"
+            function = external(self.builder, name, VOID, arguments)
+            self.builder.call(function, [value, pointer, ir.Constant(I32, 4), mask.lanes])
+
+    def _store_pieces(self, value: Any, address: Any, count: Any) -> None:
+        """Store the first lanes in pieces of 8, 4, 2 and 1.
+
+        A masked store of AVX2 takes Zen 3 as long as 16 whole ones.
+        """
+        b, n = self.builder, self.isa.lanes
+        rest, place = self.variables([value, address])
+        while n:
+            with b.if_then(b.trunc(b.lshr(count, ir.Constant(I64, n.bit_length() - 1)), I1)):
+                lanes, target = b.load(rest), b.load(place)
+                piece = self._lanes(lanes, range(n))
+                b.store(piece, self.pointer(target, piece.type), align=4)
+                b.store(self._lanes(lanes, range(n, n + self.isa.lanes)), rest)
+                b.store(self.offset(target, 4 * n), place)
+            n //= 2
+
+    def _lanes(self, value: Any, numbers: range) -> Any:
+        """Return some lanes of a vector, its last one for those beyond its end."""
+        indices = [min(n, self.isa.lanes - 1) for n in numbers]
+        chosen = ir.Constant(ir.VectorType(I32, len(indices)), indices)
+        return self.builder.shuffle_vector(value, value, chosen)
 
     def prefetch(self, address: Any, for_write: bool = False, level: int = 1) -> None:
         """Ask for the cache line of `address`, to come to the cache of this level."""

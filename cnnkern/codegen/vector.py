@@ -10,7 +10,8 @@ from numba.extending import intrinsic
 
 from .isa import Isa
 
-I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+F32 = ir.FloatType()
 VOID = ir.VoidType()
 
 
