@@ -12,6 +12,9 @@ from ..codegen.jit import inline
 from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, floats, integers
 
+# A tile of so few rows waits for its own sums. With the rows of a full one it makes two halves.
+FEW_ROWS = 2
+
 
 def f32_conv(isa: Isa):
     """Return the kernel ``y = activate(clip(conv(x, w) + b + r, lo, hi))``; record CONV.
@@ -67,7 +70,7 @@ def f32_conv(isa: Isa):
 def panel_product(isa: Isa, narrowest: int = 1):
     """Return ``multiply_panel(n_rows, height, n_units, ...)``: any rows, in register tiles.
 
-    All but the last tile have `height` rows. The other arguments are those of a tile, as are
+    All but the last tiles have `height` rows. The other arguments are those of a tile, as are
     the conditions (`tile_call`).
     """
     tile = tile_call(isa, narrowest)
@@ -77,16 +80,23 @@ def panel_product(isa: Isa, narrowest: int = 1):
         n_rows, height, n_units, x_rows, runs, n_runs, run_len, panel, y_rows, r_rows, u_rows,
         scale, column_offset, n_valid, part, totals, is_far, lo, hi,
     ):  # fmt: skip
+        rest = n_rows % height
+        halves = height if 0 < rest <= FEW_ROWS and n_rows > height else 0
+        whole = n_rows - rest - halves
         m = 0
         while m < n_rows:  # a range whose step may be 0 could raise
-            n_tiles = max((n_rows - m) // height, 1)
+            rows, n_tiles = n_rows - m, 1
+            if m < whole:
+                rows, n_tiles = height, whole // height
+            elif rows > height:
+                rows = (rows + 1) // 2
             tile(
-                min(n_rows - m, height), n_units, n_tiles,
+                rows, n_units, n_tiles,
                 x_rows + 8 * m, runs, n_runs, run_len, panel,
                 y_rows + 8 * m, r_rows + 8 * m if r_rows else 0, u_rows + 8 * m if u_rows else 0,
                 scale, column_offset, n_valid, part, totals, is_far, lo, hi,
             )  # fmt: skip
-            m += n_tiles * height
+            m += rows * n_tiles
 
     return multiply_panel
 
