@@ -27,6 +27,7 @@ class Isa:
     cpu: str  # target of the code where the host has a wider set, LLVM's spelling
     has_fma: bool
     has_masks: bool  # for loads and stores, at no cost
+    unroll: int  # products of a long sum per step of its loop
 
     @property
     def tile_columns(self) -> int:
@@ -51,11 +52,12 @@ class Isa:
 # a vector takes half the time where the unit is half as wide (Zen 4).
 AVX512 = Isa(
     "avx512f", 16, (14, 12, 10, 8, 7, 6, 4, 2, 1), 2, 8,
-    frozenset({"avx512f", "avx512vl"}), "x86-64-v4", True, True,
+    frozenset({"avx512f", "avx512vl"}), "x86-64-v4", True, True, 1,
 )  # fmt: skip
-# 16 registers: 6 x 2 accumulators, 2 filter vectors, 1 broadcast pixel.
+# 16 registers: 6 x 2 accumulators, 2 filter vectors, 1 broadcast pixel. Half of what such a
+# tile does is not a multiply-add: decoders that are slow or shared between threads limit it.
 AVX2 = Isa(
-    "avx2", 8, (6, 4, 3, 2, 1), 2, 8, frozenset({"avx2", "fma"}), "haswell", True, False,
+    "avx2", 8, (6, 4, 3, 2, 1), 2, 8, frozenset({"avx2", "fma"}), "haswell", True, False, 4,
 )  # fmt: skip
 # 16 registers of 4 lanes (SSE2; NEON has 32): 6 x 2 accumulators, 2 filter vectors, 1 pixel.
 GENERIC = Isa(
@@ -68,6 +70,7 @@ GENERIC = Isa(
     "x86-64" if platform.machine() in ("x86_64", "AMD64") else "",
     platform.machine() in ("arm64", "aarch64"),
     False,
+    1,
 )
 
 # At most so many columns are few: a mask or a score, two classes, a picture.

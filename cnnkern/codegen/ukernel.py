@@ -121,7 +121,7 @@ class _Tile:
         with cgutils.for_range(builder, named["n_tiles"]) as tile:
             first = builder.mul(tile.index, ir.Constant(I64, WORD * self.height))
             here = {name: self._moved(table, first) for name, table in tables.items()}
-            self._emit_tile(named | here)
+            self._emit_tile(named | here | {"is_first": self._is_zero(tile.index)})
 
     def _moved(self, table, offset):
         """Return the address of a table moved by an offset; none stays none."""
@@ -156,6 +156,9 @@ class _Tile:
     def _is_given(self, argument):
         return self.builder.icmp_signed("!=", argument, ir.Constant(I64, 0))
 
+    def _is_zero(self, number):
+        return self.builder.icmp_signed("==", number, ir.Constant(I64, 0))
+
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
         ahead = self._ahead(named)
@@ -172,9 +175,11 @@ class _Tile:
                 whole = b.add(begin, part)
                 is_whole = b.icmp_signed("<=", whole, end)
                 stop = b.select(is_whole, whole, end)
+                if self.isa.unroll > 1:
+                    begin = self._add_unrolled(named, starts, begin, stop, filters, sums, ahead)
                 # One index into all rows: a short run costs no more than its products.
                 with cgutils.for_range_slice(b, begin, stop, step) as (offset, _):
-                    self._multiply_add(starts, offset, filters, ahead, sums)
+                    self._multiply_add(starts, offset, filters, sums, ahead)
                 with b.if_then(b.and_(is_whole, in_parts)):
                     self._store_totals(named, self._with_totals(named, sums))
                     self._set(sums, self._zeros())
@@ -193,7 +198,27 @@ class _Tile:
         is_far, b = self._is_given(named["is_far"]), self.builder
         return [(b.select(is_far, nothing, ahead), 1), (b.select(is_far, ahead, nothing), 2)]
 
-    def _multiply_add(self, starts, offset, filters, ahead, sums):
+    def _add_unrolled(self, named, starts, begin, stop, filters, sums, ahead):
+        """Add most products of a long run; return the offset of the others.
+
+        The first tile of a panel leaves its filters in L1: the others need not ask for them.
+        """
+        b, simd, n = self.builder, self.simd, self.isa.unroll
+        nbytes, (rest,) = b.sub(stop, begin), simd.variables([begin])
+        is_long = b.icmp_signed(">=", nbytes, ir.Constant(I64, 4 * LONG_SUM))
+        with b.if_then(is_long):
+            step = ir.Constant(I64, 4 * n)
+            end = b.add(begin, b.and_(nbytes, b.neg(step)))
+            with b.if_else(named["is_first"]) as branches:
+                for branch, asked in zip(branches, (ahead, ()), strict=True):
+                    with branch, cgutils.for_range_slice(b, begin, end, step) as (offset, _):
+                        for i in range(n):
+                            k = simd.offset(offset, 4 * i)
+                            self._multiply_add(starts, k, filters, sums, asked)
+            b.store(end, rest)
+        return b.load(rest)
+
+    def _multiply_add(self, starts, offset, filters, sums, ahead=()):
         """Add the products of one k to all sums."""
         b, simd = self.builder, self.simd
         address = b.load(filters)

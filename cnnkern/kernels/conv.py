@@ -93,7 +93,8 @@ def panel_product(isa: Isa, narrowest: int = 1):
             tile(
                 rows, n_units, n_tiles,
                 x_rows + 8 * m, runs, n_runs, run_len, panel,
-                y_rows + 8 * m, r_rows + 8 * m if r_rows else 0, u_rows + 8 * m if u_rows else 0,
+                y_rows + 8 * m, r_rows + 8 * m if r_rows else 0,
+                u_rows + 8 * m if u_rows else 0,
                 scale, column_offset, n_valid, part, totals, is_far, lo, hi,
             )  # fmt: skip
             m += rows * n_tiles
