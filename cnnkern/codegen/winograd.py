@@ -75,6 +75,9 @@ def _input_function(module, isa, size, is_masked):
         simd = Simd(isa, builder)
         mask = simd.mask(named["n_valid"]) if is_masked else None
         PH, PW = (axis.patch for axis in size.axes)
+        for j in range(PW, PW + size.along_w.tile):  # of the next tile
+            for i in range(PH):
+                simd.prefetch(_element(builder, named, "x", i, j))
         columns = []
         for j in range(PW):
             column = [simd.load(_element(builder, named, "x", i, j), mask) for i in range(PH)]
@@ -93,6 +96,9 @@ def _output_function(module, isa, size, is_partial):
     def emit(builder, named):
         simd = Simd(isa, builder)
         PH, PW = (axis.patch for axis in size.axes)
+        for j in range(size.along_w.tile, 2 * size.along_w.tile):  # of the next tile
+            for i in range(size.along_h.tile):
+                simd.prefetch(_element(builder, named, "y", i, j), for_write=True)
         columns = []
         for j in range(PW):
             points = [simd.load(_point(builder, named, "m", i * PW + j)) for i in range(PH)]
