@@ -10,7 +10,7 @@ import numpy as np
 from ..codegen.isa import Isa
 from ..codegen.transform import SIZES, Size
 from ..graph import Array
-from ..kernels.memory import aligned_floats, whole_lines
+from ..kernels.memory import ALIGNMENT, aligned_floats, whole_lines
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
 from ..lazy import Weight
 from ..ops.window import Window, lift
@@ -28,7 +28,6 @@ BLOCK_NBYTES = 640 * 1024
 # the second the L3 cache, too. From there they arrive in time for whole register tiles.
 L2_NBYTES, L3_NBYTES = 1 << 20, 12 << 20
 CHUNK_NBYTES = 4 << 20  # V and M of a chunk: they pass through the L3 cache
-LINE_FLOATS = 16
 MIN_TASKS = 8  # enough for several threads to end together
 # Filter elements transformed at a time: their 36 points stay in L2, and the product is small
 # enough that BLAS does not wake its threads.
@@ -126,7 +125,7 @@ def _lower_blocks(
     isa = lowering.isa
     T = tiles_per_task(n_tiles, C, OC, size, isa)
     tables_nbytes = whole_lines(2 * 8 * (T + isa.heights[0]))
-    v_point, m_point = T * fields["v_tile"], T * fields["m_tile"]
+    v_point, m_point = (_odd_lines(T * fields[key]) for key in ("v_tile", "m_tile"))
     lowering.scratch(tables_nbytes + size.n_points * (v_point + m_point))
     lowering.flops = flops
     lowering.call(
@@ -152,9 +151,8 @@ def _lower_steps(
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
     n_chunks = max(-(-n_tiles * tile_nbytes // CHUNK_NBYTES), 1)
     chunk = max(-(-n_tiles // n_chunks), 1)
-    # A line between the points: they would meet in one set of the L1 cache.
     v, m = (
-        lowering.temporary((n_points, chunk * fields[key] // FLOAT_NBYTES + LINE_FLOATS))
+        lowering.temporary((n_points, _odd_lines(chunk * fields[key]) // FLOAT_NBYTES))
         for key in ("v_tile", "m_tile")
     )
     fields |= {"v": v.address, "v_point": v.strides[0], "m": m.address, "m_point": m.strides[0]}
@@ -170,6 +168,11 @@ def _lower_steps(
             flops=flops * count // n_tiles,
         )  # fmt: skip
         lowering.call(f"f32_winograd_output_{size.name}", -(-count // T), **fields)
+
+
+def _odd_lines(nbytes: int) -> int:
+    """Return the bytes from one point to the next: those of a tile meet in no set of L1."""
+    return whole_lines(nbytes) | ALIGNMENT
 
 
 def tiles_per_task(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> int:
