@@ -35,6 +35,11 @@ class Isa:
         return self.lanes * self.vectors
 
     @property
+    def least_rows(self) -> int:
+        """Pixels of a full tile whose sums keep the multiply-add units busy; see FMA_CHAINS."""
+        return 8 * self.unit // self.tile_columns
+
+    @property
     def narrow_pixels(self) -> int:
         """Pixels of a tile of few columns: their sums fill at most 3/4 of the registers."""
         return self.lanes // 2

@@ -12,9 +12,6 @@ from ..codegen.jit import inline
 from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, floats, integers
 
-# A tile of so few rows waits for its own sums. With the rows of a full one it makes two halves.
-FEW_ROWS = 2
-
 
 def f32_conv(isa: Isa):
     """Return the kernel ``y = activate(clip(conv(x, w) + b + r, lo, hi))``; record CONV.
@@ -73,7 +70,7 @@ def panel_product(isa: Isa, narrowest: int = 1):
     All but the last tiles have `height` rows. The other arguments are those of a tile, as are
     the conditions (`tile_call`).
     """
-    tile = tile_call(isa, narrowest)
+    tile, FEW_ROWS = tile_call(isa, narrowest), isa.least_rows // 2
 
     @inline
     def multiply_panel(
@@ -81,6 +78,7 @@ def panel_product(isa: Isa, narrowest: int = 1):
         scale, column_offset, n_valid, part, totals, is_far, lo, hi,
     ):  # fmt: skip
         rest = n_rows % height
+        # So few rows wait for their own sums. With a full tile's they are two halves.
         halves = height if 0 < rest <= FEW_ROWS and n_rows > height else 0
         whole = n_rows - rest - halves
         m = 0

@@ -176,13 +176,16 @@ def _odd_lines(nbytes: int) -> int:
 
 
 def tiles_per_task(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> int:
-    """Return the tiles of a block: as many as the cache holds, in blocks of equal size."""
+    """Return the tiles of a block: as many as the cache holds, in blocks of equal size.
+
+    Fewer than keep a core busy take no less time.
+    """
     MR = isa.heights[0]
     tile_nbytes = FLOAT_NBYTES * size.n_points * (C + OC)
     fitting = max(BLOCK_NBYTES // tile_nbytes // MR, 1) * MR
     n_blocks = max(-(-n_tiles // fitting), 2)
     n_blocks += n_blocks % 2  # two threads end together
-    return max(-(-n_tiles // n_blocks), 1)
+    return max(-(-n_tiles // n_blocks), min(isa.least_rows, n_tiles), 1)
 
 
 def transform_filters(filters: Weight, size: Size, isa: Isa) -> np.ndarray:
