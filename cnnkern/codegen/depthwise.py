@@ -1,11 +1,12 @@
-"""The depthwise micro-kernel: a row of output pixels of one channel vector, in registers.
+"""The depthwise micro-kernel: a row of output pixels of a channel vector, in registers.
 
     y[t, c] = clip(b[c] + sum over runs r, taps k of x[t*stride + k, c] * w[r, k, c], lo, hi)
 
 `x` is a row of pixels; run r starts ``runs[r]`` bytes later and has `taps` neighbouring
-pixels. Each input vector is loaded once and feeds every output that it belongs to.
+pixels. Each input vector is loaded once and feeds every output that it belongs to. One call
+takes all channel vectors of the row, one after the other.
 
-    packed filters of one channel vector:  | bias | r=0: k=0 .. taps-1 | r=1: ... |
+    packed filters of a channel vector:  | bias | r=0: k=0 .. taps-1 | r=1: ... |
 
 Register budget: `width` accumulators, `taps` filter vectors, 1 input: at most 7 + 7 + 1.
 """
@@ -27,28 +28,33 @@ ARGUMENTS = (
     "x_pixel",  # bytes from one input pixel to the next
     "runs",  # address of int64[n_runs]: each run's offset in bytes
     "n_runs",
-    "bias",  # address of the bias of this channel vector
+    "bias",  # address of the bias of the first channel vector
     "filters",  # address of the first run's filters
+    "filters_nbytes",  # from one channel vector to the next
     "y",
     "y_pixel",  # bytes from one output pixel to the next
-    "n_valid",  # channels from here on, of which at most LANES are done
+    "n_vectors",
+    "n_valid",  # channels of the last vector
 )
 
 
 def depthwise_call(isa: Isa, taps: int, stride: int):
     """Return ``tile(n_pixels, *ARGUMENTS, lo, hi)``: does and returns one of WIDTHS pixels.
 
-    It takes the widest tile of at most `n_pixels` output pixels.
+    It takes the widest tile of at most `n_pixels` output pixels. Vectors are whole but for a
+    single one of less than LANES valid channels.
     """
 
     @intrinsic
     def tile(
-        typing, n_pixels, x, x_pixel, runs, n_runs, bias, filters, y, y_pixel, n_valid, lo, hi
+        typing, n_pixels, x, x_pixel, runs, n_runs, bias, filters, filters_nbytes, y, y_pixel,
+        n_vectors, n_valid, lo, hi,
     ):  # fmt: skip
         def emit(context, builder, signature, args):
             return _emit_dispatch(builder, isa, (taps, stride), args[0], args[1:])
 
-        return types.int64(*[types.int64] * 10, types.float32, types.float32), emit
+        integers = [types.int64] * (1 + len(ARGUMENTS))
+        return types.int64(*integers, types.float32, types.float32), emit
 
     return tile
 
@@ -80,15 +86,21 @@ def _function(module, isa, window, width, is_masked):
     name = f"f32_depthwise_{width}_k{taps}s{stride}_{kind}__{isa.name}"
 
     def emit(builder, named):
-        _emit_tile(Simd(isa, builder), named, window, width, is_masked)
+        simd = Simd(isa, builder)
+        mask = simd.mask(named["n_valid"]) if is_masked else None
+        with cgutils.for_range(builder, named["n_vectors"]) as vector:
+            channels = builder.mul(vector.index, ir.Constant(I64, simd.vector_nbytes))
+            packed = builder.mul(vector.index, named["filters_nbytes"])
+            offsets = {"x": channels, "y": channels, "bias": packed, "filters": packed}
+            here = {name: builder.add(named[name], offset) for name, offset in offsets.items()}
+            _emit_tile(simd, named | here, window, width, mask)
 
     return function_in(module, name, ARGUMENTS, ("lo", "hi"), emit)
 
 
-def _emit_tile(simd, named, window, width, is_masked):
+def _emit_tile(simd, named, window, width, mask):
     taps, stride = window
     b = simd.builder
-    mask = simd.mask(named["n_valid"]) if is_masked else None
     nbytes = simd.vector_nbytes
     sums = simd.variables([simd.load(named["bias"])] * width)
     (filters,) = simd.variables([named["filters"]])

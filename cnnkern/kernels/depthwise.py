@@ -1,7 +1,7 @@
 """Depthwise convolution: every channel has filters of its own.
 
     for each task:  one row of output pixels (n, od, oh), a block of channels
-        for each tile of output pixels, for each channel vector:  codegen/depthwise.py
+        for each tile of output pixels, for all channel vectors:  codegen/depthwise.py
 
 The filters of all channels and the input rows of a task stay in the L2 cache. Rows of the
 window that lie outside of the image are left out, so that only W has a border of zeros.
@@ -43,13 +43,17 @@ def _depthwise(taps: int, stride: int):
                 ow = 0
                 while ow < p.OW:
                     width = 0
-                    for c in range(0, C, LANES):
+                    c = 0
+                    while c < C:  # whole vectors, then what is left
+                        n_vectors = max((C - c) // LANES, 1)
                         width = tile(
                             p.OW - ow,
                             x_row + ow * p.x_w + 4 * c, p.x_pixel, runs, n_runs,
                             bias + c * p.filter_nbytes, filters + c * p.filter_nbytes,
-                            y_row + ow * p.y_w + 4 * c, p.y_w, C - c, p.lo, p.hi,
+                            LANES * p.filter_nbytes,
+                            y_row + ow * p.y_w + 4 * c, p.y_w, n_vectors, C - c, p.lo, p.hi,
                         )  # fmt: skip
+                        c += n_vectors * LANES
                     if p.activate:
                         activate_pixels(p, y_row + ow * p.y_w, width, C)
                     ow += width
