@@ -26,6 +26,9 @@ N_SUMS = 4  # S1 .. S4
 N_PARTIAL = 3  # sums of products that are kept
 N_TABLES = 10  # as the kernel numbers them
 MIN_PIXELS = 128  # of an image: with fewer, 7/4 of the filters take longer to arrive
+# Small register tiles read more filters and add more sums per product: with less than
+# 32 columns (AVX2) halves pay from so many channels on.
+WIDE_TILE, NARROW_TILE_CHANNELS = 32, 640
 # x and S of a task: half of a 1 MiB L2, the rest for the panels that stream through.
 ROWS_NBYTES = 448 << 10
 PARTS = 2  # of an image, as the kernel's `block_of` cuts it
@@ -40,7 +43,8 @@ def pays_in_halves(y: Buffer, C: int, isa: Isa) -> bool:
     """Tell whether the product of C channels that gives `y` is one of halves, and faster so."""
     batch, *space, OC = y.dims
     is_large = batch > 0 and product(tuple(space)) >= MIN_PIXELS
-    return is_large and C % 2 == 0 and _n_panels(OC, isa) > 0
+    is_deep = isa.tile_columns >= WIDE_TILE or C >= NARROW_TILE_CHANNELS
+    return is_large and is_deep and C % 2 == 0 and _n_panels(OC, isa) > 0
 
 
 def _n_panels(OC: int, isa: Isa) -> int:

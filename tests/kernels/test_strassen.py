@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnkern.codegen.isa import AVX512, ISAS, Isa, available
+from cnnkern.codegen.isa import AVX2, AVX512, ISAS, Isa, available
 from cnnkern.engine import Model
 from cnnkern.graph import Array, Graph, Op
 from cnnkern.kernels.strassen import block_of
@@ -17,12 +17,14 @@ from cnnkern.ops.dense import Dense
 from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.merge import Add
 from cnnkern.passes import STRASSEN_MIN_CHANNELS, allow_transforms, optimise
-from cnnkern.plan import Constants, bands, make_plan
+from cnnkern.plan import Constants, bands, make_plan, strassen
+from cnnkern.plan.buffer import Buffer
 from cnnkern.plan.strassen import (
     MAX_EXPONENT,
     MIN_PIXELS,
     PARTS,
     pack_halves,
+    pays_in_halves,
     right_factors,
     task_blocks,
 )
@@ -39,6 +41,12 @@ SIZES = (
 ONES = np.ones((1, 1, 1, 128, 130), np.float32)
 # Of the largest output: the rounding of three more additions of products.
 BOUND = 3e-6
+
+
+@pytest.fixture(autouse=True)
+def halves_of_any_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every instruction set multiply in halves where the widest one does."""
+    monkeypatch.setattr(strassen, "NARROW_TILE_CHANNELS", 0)
 
 
 def conv_graph(C: int, OC: int, rng: np.random.Generator, **options: object) -> Graph:
@@ -63,6 +71,14 @@ def kernels_of(graph: Graph, *shapes: tuple[int, ...]) -> list[str]:
 
 def filters(C: int, OC: int, rng: np.random.Generator) -> Array:
     return rng.standard_normal((1, 1, C, OC), np.float32) / np.float32(np.sqrt(C))
+
+
+def test_small_register_tiles_need_more_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    y = Buffer.allocate("y", (1, 14, 14, 512))
+    assert pays_in_halves(y, 512, AVX512)
+    assert not pays_in_halves(y, 512, AVX2)
+    assert pays_in_halves(y, 728, AVX2)
 
 
 def test_the_seven_products_by_hand() -> None:
