@@ -89,6 +89,7 @@ def load_mnn(file: Path, n_threads: int) -> Run:
 def load_keras(file: Path, n_threads: int) -> tuple[Any, Any]:
     """Import TensorFlow on `n_threads` threads; return it and the model."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # not the default without AVX-512
     import keras
     import tensorflow as tf
 

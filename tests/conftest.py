@@ -1,11 +1,16 @@
 """Fixtures for all tests."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from cnnkern.engine import workspace
 from cnnkern.engine.threads import get_num_threads, set_num_threads
+
+# TensorFlow's own kernels, its default on a CPU without AVX-512, know neither channels_first
+# nor dilated transposed convolutions, and lose NaN in MaxPooling3D.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ LINE = 64  # bytes of a cache line
 # Filters stream from far caches, and the processor's own prefetch ends with every page.
 FILTERS_AHEAD_NBYTES = 4096
 LONG_SUM = 64  # products: the output arrives while so many are added
-
 WORD = 8  # bytes of an address
+
 ROW_TABLES = ("x_rows", "y_rows", "r_rows", "u_rows")
 # Arguments of a tile function, in order.
 TILE_ARGUMENTS = (

@@ -78,7 +78,8 @@ def panel_product(isa: Isa, narrowest: int = 1):
         scale, column_offset, n_valid, part, totals, is_far, lo, hi,
     ):  # fmt: skip
         rest = n_rows % height
-        # So few rows wait for their own sums. With a full tile's they are two halves.
+        # So few rows wait for their own sums. With a full tile's they are two halves, for
+        # which there are tiles of their heights: no row is done twice.
         halves = height if 0 < rest <= FEW_ROWS and n_rows > height else 0
         whole = n_rows - rest - halves
         m = 0
