@@ -36,8 +36,8 @@ class Isa:
 
     @property
     def least_rows(self) -> int:
-        """Pixels of a full tile whose sums keep the multiply-add units busy; see FMA_CHAINS."""
-        return 8 * self.unit // self.tile_columns
+        """Pixels of a full tile whose sums keep the multiply-add units busy."""
+        return BUSY_SUMS * self.unit // self.tile_columns
 
     @property
     def narrow_pixels(self) -> int:
@@ -57,35 +57,30 @@ class Isa:
 # a vector takes half the time where the unit is half as wide (Zen 4).
 AVX512 = Isa(
     "avx512f", 16, (14, 12, 10, 8, 7, 6, 4, 2, 1), 2, 8,
-    frozenset({"avx512f", "avx512vl"}), "x86-64-v4", True, True, 1,
+    frozenset({"avx512f", "avx512vl"}), "x86-64-v4",
+    has_fma=True, has_masks=True, unroll=1,
 )  # fmt: skip
 # 16 registers: 6 x 2 accumulators, 2 filter vectors, 1 broadcast pixel. Half of what such a
 # tile does is not a multiply-add: decoders that are slow or shared between threads limit it.
 AVX2 = Isa(
-    "avx2", 8, (6, 4, 3, 2, 1), 2, 8, frozenset({"avx2", "fma"}), "haswell", True, False, 4,
+    "avx2", 8, (6, 4, 3, 2, 1), 2, 8, frozenset({"avx2", "fma"}), "haswell",
+    has_fma=True, has_masks=False, unroll=4,
 )  # fmt: skip
 # 16 registers of 4 lanes (SSE2; NEON has 32): 6 x 2 accumulators, 2 filter vectors, 1 pixel.
 GENERIC = Isa(
-    "generic",
-    4,
-    (6, 4, 3, 2, 1),
-    2,
-    4,
-    frozenset(),
+    "generic", 4, (6, 4, 3, 2, 1), 2, 4, frozenset(),
     "x86-64" if platform.machine() in ("x86_64", "AMD64") else "",
-    platform.machine() in ("arm64", "aarch64"),
-    False,
-    1,
-)
+    has_fma=platform.machine() in ("arm64", "aarch64"), has_masks=False, unroll=1,
+)  # fmt: skip
 
 # At most so many columns are few: a mask or a score, two classes, a picture.
 NARROW_COLUMNS = 3
 # Vectors of pixels that share the filters of one channel.
 PLANE_VECTORS = 2
 
-# Independent multiply-adds that keep every unit busy: latency 4 x 2 per cycle, and they
-# fit into 16 registers.
-FMA_CHAINS = 12
+# Independent multiply-adds that keep every unit busy: latency 4 x 2 per cycle. The peak is
+# measured with more, which fit into 16 registers.
+BUSY_SUMS, FMA_CHAINS = 8, 12
 
 ISAS = (AVX512, AVX2, GENERIC)  # widest first
 

@@ -95,13 +95,13 @@ class Simd:
         pointer = self.pointer(address, self.vector)
         if mask is None:
             self.builder.store(value, pointer, align=4)
-        elif not self.isa.has_masks:
-            self._store_pieces(value, address, mask.count)
-        else:
+        elif self.isa.has_masks:
             arguments = [self.vector, pointer.type, I32, mask.lanes.type]
             name = f"llvm.masked.store.v{self.isa.lanes}f32.p0"
             function = external(self.builder, name, VOID, arguments)
             self.builder.call(function, [value, pointer, ir.Constant(I32, 4), mask.lanes])
+        else:
+            self._store_pieces(value, address, mask.count)
 
     def _store_pieces(self, value: Any, address: Any, count: Any) -> None:
         """Store the first lanes in pieces of 8, 4, 2 and 1.

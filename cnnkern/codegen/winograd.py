@@ -75,9 +75,7 @@ def _input_function(module, isa, size, is_masked):
         simd = Simd(isa, builder)
         mask = simd.mask(named["n_valid"]) if is_masked else None
         PH, PW = (axis.patch for axis in size.axes)
-        for j in range(PW, PW + size.along_w.tile):  # of the next tile
-            for i in range(PH):
-                simd.prefetch(_element(builder, named, "x", i, j))
+        _prefetch_next(simd, named, "x", PH, range(PW, PW + size.along_w.tile))
         columns = []
         for j in range(PW):
             column = [simd.load(_element(builder, named, "x", i, j), mask) for i in range(PH)]
@@ -96,9 +94,8 @@ def _output_function(module, isa, size, is_partial):
     def emit(builder, named):
         simd = Simd(isa, builder)
         PH, PW = (axis.patch for axis in size.axes)
-        for j in range(size.along_w.tile, 2 * size.along_w.tile):  # of the next tile
-            for i in range(size.along_h.tile):
-                simd.prefetch(_element(builder, named, "y", i, j), for_write=True)
+        height, width = size.tile
+        _prefetch_next(simd, named, "y", height, range(width, 2 * width), for_write=True)
         columns = []
         for j in range(PW):
             points = [simd.load(_point(builder, named, "m", i * PW + j)) for i in range(PH)]
@@ -206,6 +203,13 @@ def _sum(simd, *terms):
     for factor, vector in reversed(others):
         total = simd.multiply_add(vector, simd.constant(factor), total)
     return total
+
+
+def _prefetch_next(simd, named, name, n_rows, columns, for_write=False):
+    """Ask for the columns that the next tile of a row adds to this one."""
+    for j in columns:
+        for i in range(n_rows):
+            simd.prefetch(_element(simd.builder, named, name, i, j), for_write)
 
 
 def _element(builder, named, name, i, j):
