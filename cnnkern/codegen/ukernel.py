@@ -23,7 +23,8 @@ broadcast (none on AVX-512, where the multiply-add broadcasts from memory).
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -57,7 +58,9 @@ TILE_ARGUMENTS = (
     "n_valid",  # columns to store
     "part",  # products of a partial sum
     "totals",  # address of float32[height, width] for the sum of the parts; 0: one part
-    "is_far",  # not 0: the filters are in no cache of this core yet
+    "distance",  # not 0: the filters are in no cache of this core yet
+    "number",  # of the first tile among those of its panel
+    "ahead_step",  # bytes per step that a later tile asks for of each half of its share
 )
 
 
@@ -72,7 +75,7 @@ def tile_call(isa: Isa, narrowest: int = 1):
     @intrinsic
     def tile(typing, n_rows, n_units, n_tiles, x_rows, runs, n_runs, run_len, panel,
              y_rows, r_rows, u_rows, scale, column_offset, n_valid, part, totals,
-             is_far, lo, hi):  # fmt: skip
+             distance, number, ahead_step, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             _emit_dispatch(builder, isa, narrowest, args[0], args[1], args[2:])
             return context.get_dummy_value()
@@ -95,6 +98,14 @@ def _emit_dispatch(builder, isa, narrowest, n_rows, n_units, tile_args):
             tile = _Tile(isa, height, n * isa.unit)
             tiles.append((numbers, tile.function(builder.module)))
     call_one_of(builder, number, tiles, tile_args)
+
+
+class _Stream(NamedTuple):
+    """Filters that are asked for while others are in use."""
+
+    address: Any  # slot
+    step: Any  # bytes
+    half: Any  # bytes from the one half to the other
 
 
 @dataclass
@@ -121,7 +132,8 @@ class _Tile:
         with cgutils.for_range(builder, named["n_tiles"]) as tile:
             first = builder.mul(tile.index, ir.Constant(I64, WORD * self.height))
             here = {name: self._moved(table, first) for name, table in tables.items()}
-            self._emit_tile(named | here | {"is_first": self._is_zero(tile.index)})
+            number = builder.add(named["number"], tile.index)
+            self._emit_tile(named | here | {"number": number})
 
     def _moved(self, table, offset):
         """Return the address of a table moved by an offset; none stays none."""
@@ -164,6 +176,7 @@ class _Tile:
         ahead = self._ahead(named)
         starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
         (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.width)])
+        stream = self._stream(named) if self.isa.unroll > 1 else None
         part = b.mul(named["part"], step)
         in_parts = self._is_given(named["totals"])
         with b.if_then(in_parts):
@@ -176,7 +189,8 @@ class _Tile:
                 is_whole = b.icmp_signed("<=", whole, end)
                 stop = b.select(is_whole, whole, end)
                 if self.isa.unroll > 1:
-                    begin = self._add_unrolled(named, starts, begin, stop, filters, sums, ahead)
+                    add = partial(self._add_unrolled, starts, filters, sums)
+                    begin = self._add_long(named, add, begin, stop, ahead, stream)
                 # One index into all rows: a short run costs no more than its products.
                 with cgutils.for_range_slice(b, begin, stop, step) as (offset, _):
                     self._multiply_add(starts, offset, filters, sums, ahead)
@@ -195,10 +209,24 @@ class _Tile:
         ahead, nothing = ir.Constant(I64, FILTERS_AHEAD_NBYTES), ir.Constant(I64, 0)
         if self.height > 1:
             return [(ahead, 1)]
-        is_far, b = self._is_given(named["is_far"]), self.builder
+        is_far, b = self._is_given(named["distance"]), self.builder
         return [(b.select(is_far, nothing, ahead), 1), (b.select(is_far, ahead, nothing), 2)]
 
-    def _add_unrolled(self, named, starts, begin, stop, filters, sums, ahead):
+    def _stream(self, named):
+        """Return what a later tile of the panel asks for of the next panel.
+
+        Each asks for an equal share, in two halves: memory delivers while all of them add.
+        """
+        b = self.builder
+        products = b.mul(named["n_runs"], named["run_len"])
+        steps = b.lshr(products, ir.Constant(I64, self.isa.unroll.bit_length() - 1))
+        half = b.mul(named["ahead_step"], steps)
+        shares = b.mul(b.sub(named["number"], ir.Constant(I64, 1)), ir.Constant(I64, 2))
+        begin = b.add(named["panel"], b.mul(products, ir.Constant(I64, 4 * self.width)))
+        (address,) = self.simd.variables([b.add(begin, b.mul(shares, half))])
+        return _Stream(address, named["ahead_step"], half)
+
+    def _add_long(self, named, add, begin, stop, ahead, stream):
         """Add most products of a long run; return the offset of the others.
 
         The first tile of a panel leaves its filters in L1: the others need not ask for them.
@@ -207,16 +235,29 @@ class _Tile:
         nbytes, (rest,) = b.sub(stop, begin), simd.variables([begin])
         is_long = b.icmp_signed(">=", nbytes, ir.Constant(I64, 4 * LONG_SUM))
         with b.if_then(is_long):
-            step = ir.Constant(I64, 4 * n)
-            end = b.add(begin, b.and_(nbytes, b.neg(step)))
-            with b.if_else(named["is_first"]) as branches:
-                for branch, asked in zip(branches, (ahead, ()), strict=True):
-                    with branch, cgutils.for_range_slice(b, begin, end, step) as (offset, _):
-                        for i in range(n):
-                            k = simd.offset(offset, 4 * i)
-                            self._multiply_add(starts, k, filters, sums, asked)
+            end = b.add(begin, b.and_(nbytes, ir.Constant(I64, -4 * n)))
+            is_streaming = self._is_given(named["ahead_step"])
+            with b.if_else(self._is_zero(named["number"])) as (first, later):
+                with first:
+                    add(begin, end, ahead=ahead)
+                with later, b.if_else(is_streaming) as (streaming, near):
+                    with streaming:
+                        add(begin, end, stream=stream)
+                    with near:
+                        add(begin, end)
             b.store(end, rest)
         return b.load(rest)
+
+    def _add_unrolled(self, starts, filters, sums, begin, end, ahead=(), stream=None):
+        b, simd, n = self.builder, self.simd, self.isa.unroll
+        with cgutils.for_range_slice(b, begin, end, ir.Constant(I64, 4 * n)) as (offset, _):
+            if stream is not None:
+                address = b.load(stream.address)
+                simd.prefetch(address, level=2)
+                simd.prefetch(b.add(address, stream.half), level=2)
+                b.store(b.add(address, stream.step), stream.address)
+            for i in range(n):
+                self._multiply_add(starts, simd.offset(offset, 4 * i), filters, sums, ahead)
 
     def _multiply_add(self, starts, offset, filters, sums, ahead=()):
         """Add the products of one k to all sums."""

@@ -11,6 +11,7 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, floats, integers
+from .records import FROM_MEMORY
 
 
 def f32_conv(isa: Isa):
@@ -55,7 +56,7 @@ def f32_conv(isa: Isa):
                     n_rows, p.height, n_units,
                     x_rows, p.runs, p.n_runs, p.run_len, panels + panel * p.panel_nbytes,
                     y_rows, r_rows, 0, 0,
-                    4 * panel * NR, n_valid, p.part, totals, p.is_far, p.lo, p.hi,
+                    4 * panel * NR, n_valid, p.part, totals, p.distance, p.lo, p.hi,
                 )  # fmt: skip
             if p.activate:
                 n_columns = min(p.OC, last * NR) - first * NR
@@ -71,18 +72,21 @@ def panel_product(isa: Isa, narrowest: int = 1):
     the conditions (`tile_call`).
     """
     tile, FEW_ROWS = tile_call(isa, narrowest), isa.least_rows // 2
+    STREAM = 4 * isa.tile_columns * isa.unroll // 2  # bytes of a panel per step, in two halves
 
     @inline
     def multiply_panel(
         n_rows, height, n_units, x_rows, runs, n_runs, run_len, panel, y_rows, r_rows, u_rows,
-        scale, column_offset, n_valid, part, totals, is_far, lo, hi,
+        scale, column_offset, n_valid, part, totals, distance, lo, hi,
     ):  # fmt: skip
         rest = n_rows % height
         # So few rows wait for their own sums. With a full tile's they are two halves, for
         # which there are tiles of their heights: no row is done twice.
         halves = height if 0 < rest <= FEW_ROWS and n_rows > height else 0
         whole = n_rows - rest - halves
-        m = 0
+        later = (n_rows - 1) // height
+        step = (STREAM + later - 1) // later if later and distance == FROM_MEMORY else 0
+        m = number = 0
         while m < n_rows:  # a range whose step may be 0 could raise
             rows, n_tiles = n_rows - m, 1
             if m < whole:
@@ -94,9 +98,10 @@ def panel_product(isa: Isa, narrowest: int = 1):
                 x_rows + 8 * m, runs, n_runs, run_len, panel,
                 y_rows + 8 * m, r_rows + 8 * m if r_rows else 0,
                 u_rows + 8 * m if u_rows else 0,
-                scale, column_offset, n_valid, part, totals, is_far, lo, hi,
+                scale, column_offset, n_valid, part, totals, distance, number, step, lo, hi,
             )  # fmt: skip
             m += rows * n_tiles
+            number += n_tiles
 
     return multiply_panel
 

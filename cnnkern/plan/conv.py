@@ -14,6 +14,7 @@ from ..codegen.isa import NARROW_COLUMNS, Isa
 from ..graph import Array
 from ..kernels.memory import whole_lines
 from ..kernels.pack import pack_columns, pack_panels, pack_rows, packed_floats, panel_floats
+from ..kernels.records import FROM_MEMORY, IN_L2, IN_L3
 from ..lazy import Weight
 from ..ops.regions import Region
 from ..ops.window import Triple, Window, lift
@@ -47,8 +48,8 @@ TRANSFER_COST = 8
 PART, MAX_WHOLE = 64, 128
 # Below this many operations a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
-# Filters of a matrix that the L2 cache does not keep until the next run.
-FAR_NBYTES = 256 << 10
+# Filters of a matrix that the L2 cache, or the L3 cache, does not keep until the next run.
+FAR_NBYTES, FARTHEST_NBYTES = 256 << 10, 4 << 20
 FILTER_FLOPS = 24  # operations in the time in which a float of the filters arrives
 PAGE = 4096  # L1d sets repeat at this distance: 32 KiB, 8 ways
 L1_WAYS = 8
@@ -263,7 +264,7 @@ def lower_matrix(
         x=x, y=y.address, panels=matrix.panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
         group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
-        is_far=int(FLOAT_NBYTES * K * N * groups >= FAR_NBYTES),
+        distance=_distance(FLOAT_NBYTES * K * N * groups),
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         part=_partial_sum(K, runs.length) if lowering.in_parts else max(K, 1),
         OD=OD, OH=OH, OW=OW, M=M,
@@ -348,6 +349,13 @@ def scratch_nbytes(rows_per_task: int, isa: Isa) -> int:
     """Return what `f32_conv` needs per thread: row tables and one tile of partial sums."""
     tables = 3 * 8 * (rows_per_task + isa.heights[0])
     return tables + FLOAT_NBYTES * isa.heights[0] * isa.tile_columns
+
+
+def _distance(filters_nbytes: int) -> int:
+    """Return where a run finds its filters."""
+    if filters_nbytes < FAR_NBYTES:
+        return IN_L2
+    return IN_L3 if filters_nbytes < FARTHEST_NBYTES else FROM_MEMORY
 
 
 def _partial_sum(K: int, run_len: int) -> int:
