@@ -106,12 +106,14 @@ class Workspace:
         self._words[incomplete.links] += self._words.ctypes.data
         self._steps = plan.step_table()
         self._steps["args"] = self._words.ctypes.data + 8 * starts
-        self._scratch = aligned_empty(self.n_threads * plan.scratch_nbytes)
+        scratch_nbytes = LINE + plan.scratch_nbytes  # a line of the executor's before each
+        self._scratch = aligned_empty(self.n_threads * scratch_nbytes)
         self._counters = aligned_empty((self.n_threads + 1) * LINE * len(plan.steps))
         run = np.zeros(1, RUN)
         run["steps"], run["n_steps"] = self._steps.ctypes.data, len(plan.steps)
         run["counters"] = self._counters.ctypes.data
-        run["scratch"], run["scratch_nbytes"] = self._scratch.ctypes.data, plan.scratch_nbytes
+        run["scratch"] = self._scratch.ctypes.data + LINE
+        run["scratch_nbytes"] = scratch_nbytes
         run["n_threads"] = self.n_threads
         return run
 

@@ -14,7 +14,7 @@ from .move import clear, copy_row
 from .records import CONV
 
 CONV_WORDS = CONV.itemsize // 8
-FLOAT = 4  # bytes
+FLOAT, WORD = 4, 8  # bytes
 
 
 def f32_bands(isa: Isa):
@@ -22,27 +22,28 @@ def f32_bands(isa: Isa):
 
     The band holds the rows of conv(x) from `top` on, the first one under the tile's windows;
     those outside of the image are never read.
-    Scratch: what `f32_conv` takes, copies of both records, the band with its borders.
+    Scratch: what `f32_conv` takes, copies of both records, the band with its borders. All of
+    it serves the next tile, too, in this call or the next one of the same thread.
     """
 
     def kernel(p, scratch, begin, end):
         conv_args, reader_args = scratch + p.conv_copy, scratch + p.reader_copy
-        copy_words(p.conv, conv_args, CONV_WORDS)
-        copy_words(p.reader, reader_args, p.reader_words)
         conv, reader_x = record_at(conv_args, CONV), integers(reader_args)
         band = scratch + p.band
-        clear_sides(p, band)
-        top = bottom = 0
+        done = integers(scratch - WORD)[0]
+        if done != begin:
+            copy_words(p.conv, conv_args, CONV_WORDS)
+            copy_words(p.reader, reader_args, p.reader_words)
+            clear_sides(p, band)
         for tile in range(begin, end):
             n, oh = tile // p.tiles, tile % p.tiles * p.rows_per_tile
             n_rows = min(p.rows_per_tile, p.OH - oh)
-            last_top, last_bottom = top, bottom
             top = oh * p.SH - p.PH
             bottom = top + (n_rows - 1) * p.SH + p.KH
             ready = top  # rows before this one are in the band
-            if tile > begin and oh > 0:
-                ready = max(top, last_bottom)
-                move_up(p, band, top - last_top, ready - top)
+            if oh > 0 and (tile > begin or done == begin):
+                ready += max(p.KH - p.SH, 0)
+                move_up(p, band, p.rows_per_tile * p.SH, ready - top)
             image = band + p.inside - top * p.row_nbytes
             first, last = max(ready, 0), min(bottom, p.H)
             if first < last:

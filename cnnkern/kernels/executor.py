@@ -20,8 +20,9 @@ from ..codegen.threads import (
 from ..codegen.vector import call_kernel, integers, record_at
 from .records import HELPER, RUN, STEP, STEP_NBYTES
 
-LINE = 64  # bytes of a cache line
+LINE, WORD = 64, 8  # bytes of a cache line, of an integer
 CLOSED = 1 << 32
+NOTHING = -1  # no tile of this step is done
 SPINS = 2000  # pauses before the core is given away: about 20-40 us, longer than most tiles
 
 
@@ -50,6 +51,7 @@ def run_whole(isa: Isa):
 def run_alone(p, begin, end):
     """Run steps begin .. end on this thread, all tiles of each at once."""
     mode = flush_denormals()
+    integers(p.scratch - WORD)[0] = NOTHING
     for s in range(begin, end):
         step = record_at(p.steps + s * STEP_NBYTES, STEP)
         call_kernel(step.kernel, step.args, p.scratch, 0, step.n_tiles)
@@ -128,9 +130,13 @@ def run_tiles(p, thread, s, step):
 
     Each thread begins with a share of its own, the same part of every step's tiles: what it
     wrote in one step it finds in its own cache in the next one. Then it helps the others.
+    Before the scratch memory stands the tile up to which this thread has just run the step:
+    a kernel that goes on from there may use what it left in the scratch memory.
     """
     counters = p.counters + s * (p.n_threads + 1) * LINE
     scratch = p.scratch + thread * p.scratch_nbytes
+    done = integers(scratch - WORD)
+    done[0] = NOTHING
     mine = 0
     for i in range(p.n_threads):
         owner = (thread + i) % p.n_threads
@@ -140,6 +146,7 @@ def run_tiles(p, thread, s, step):
         while begin < share:
             end = min(begin + step.grain, share)
             call_kernel(step.kernel, step.args, scratch, first + begin, first + end)
+            done[0] = first + end
             mine += end - begin
             begin = atomic_add(counters + owner * LINE, step.grain)
     if mine:

@@ -64,7 +64,7 @@ class ConvInBands(Pair):
         shape = known(self.conv.infer_shape(x.shape))
         halo, rows = self.reader.input_halo(shape), self.reader.rows(shape)
         middle, K = lowering.band(shape, halo), product(self.conv.filter.shape[:-1])
-        in_bands = lowering.takes_bands(middle, output.shape[-3], K, rows)
+        in_bands = lowering.takes_bands(middle, K, rows)
         if in_bands:
             self.conv.lower_as_matrix(lowering, inputs, middle)
         else:

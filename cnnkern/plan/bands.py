@@ -20,33 +20,26 @@ MIN_IMAGE_FLOATS = (512 << 10) // FLOAT_NBYTES
 # With more products per pixel and channel the image costs little beside them, and halves pay.
 MAX_K = 96
 BAND_NBYTES = 384 << 10  # of a 1 MiB L2, beside filters and the rows that go in and out
-# Of a step: each computes the rows anew that it shares with the one above.
-MAX_CLAIMS = 4
-MAX_SHARE_ANEW = 0.15
-MIN_UNEVEN_TILES = 16
+# A thread computes the rows anew that its first tile shares with the one above, and so does
+# one that helps another.
+STARTS, MAX_SHARE_ANEW = 4, 0.15
+MIN_TILES = 14  # of an image: enough for two threads to end together
 
 
-def pays_in_bands(middle: Buffer, OH: int, K: int, window: RowWindow) -> bool:
+def pays_in_bands(middle: Buffer, K: int, window: RowWindow) -> bool:
     """Tell whether what a convolution gives its reader is better not written to memory."""
     N, D, H, W, C = middle.dims
     is_large = N > 0 and D == 1 and H * W * C >= MIN_IMAGE_FLOATS  # no image, no steps to join
-    rows_anew = MAX_CLAIMS * (window.span - window.stride)
-    is_cheap = K <= MAX_K and rows_anew <= MAX_SHARE_ANEW * H
-    return is_large and is_cheap and _rows_per_tile(OH, middle.strides[2], window) > 0
+    rows_anew = STARTS * (window.span - window.stride)
+    return is_large and K <= MAX_K and rows_anew <= MAX_SHARE_ANEW * H
 
 
 def _rows_per_tile(OH: int, row_nbytes: int, window: RowWindow) -> int:
-    """Return as many output rows as fit, so that two threads end together; 0 if none do."""
+    """Return as many output rows as fit, fewer where an even number of tiles is near."""
     fitting = (BAND_NBYTES // row_nbytes - window.span) // window.stride + 1
-    counts = {rows: -(-OH // rows) for rows in range(min(max(fitting, 1), OH), 0, -1)}
-    even = (
-        rows
-        for rows, tiles in counts.items()
-        if OH % (2 * rows) == 0 and (tiles == 2 or tiles % MAX_CLAIMS == 0)
-    )
-    many = [rows for rows, tiles in counts.items() if tiles >= MIN_UNEVEN_TILES]
-    halves = (rows for rows in many if counts[rows] % 2 == 0)
-    return next(even, 0) or next(halves, 0) or next(iter(many), 0)
+    most = max(min(fitting, OH // MIN_TILES), 1)
+    even = (rows for rows in range(most, most // 2, -1) if OH % (2 * rows) == 0)
+    return next(even, most)
 
 
 def join_in_bands(
@@ -81,7 +74,6 @@ def join_in_bands(
     lowering.call(
         "f32_bands",
         N * tiles,
-        max_claims=MAX_CLAIMS * N,
         conv=Call(conv.kernel, conv.fields | one_row_each | {"y": 0, "y_n": 0}),
         reader=Call(reader.kernel, reader.fields | all_channels | {"x": 0, "x_n": 0}),
         conv_kernel=lowering.kernel_address(conv.kernel),

@@ -229,16 +229,15 @@ class Lowering:
             self.epilogue(activation),
         )  # fmt: skip
 
-    def takes_bands(self, middle: Buffer, OH: int, K: int, rows: RowWindow) -> bool:
+    def takes_bands(self, middle: Buffer, K: int, rows: RowWindow) -> bool:
         """Tell whether what a convolution gives its reader is better not written to memory.
 
         Parameters
         ----------
         middle : as `band` gives it
-        OH : rows of the result
         K : products of each element of `middle`
         """
-        return pays_in_bands(middle, OH, K, rows)
+        return pays_in_bands(middle, K, rows)
 
     def band(self, shape: tuple[int, ...], halo: Halo) -> Buffer:
         """Return a tensor without a storage, for `join_in_bands`."""

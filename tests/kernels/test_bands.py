@@ -36,7 +36,7 @@ def _narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every pair be one step, of several tiles of a few rows."""
     monkeypatch.setattr(bands, "MIN_IMAGE_FLOATS", 0)
     monkeypatch.setattr(bands, "MAX_SHARE_ANEW", 99)
-    monkeypatch.setattr(bands, "MIN_UNEVEN_TILES", 1)
+    monkeypatch.setattr(bands, "MIN_TILES", 3)
     monkeypatch.setattr(bands, "BAND_NBYTES", 6000)
 
 
@@ -120,13 +120,13 @@ def test_the_same_bits_as_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("OH", "rows"), [(56, 2), (112, 4), (28, 1), (100, 5), (14, 0), (7, 0), (75, 2), (17, 1)]
+    ("OH", "rows"), [(56, 4), (112, 4), (28, 2), (100, 5), (90, 5), (14, 1), (7, 1), (75, 5)]
 )
-def test_tiles_that_two_threads_share_evenly(
+def test_tiles_that_threads_share_evenly(
     monkeypatch: pytest.MonkeyPatch, OH: int, rows: int
 ) -> None:
-    """Bands of up to 5 output rows; of 14 or 7 rows no number gives two equal halves."""
-    monkeypatch.setattr(bands, "MIN_UNEVEN_TILES", 16)
+    """Bands of up to 5 output rows, 14 of them in an image."""
+    monkeypatch.setattr(bands, "MIN_TILES", 14)
     assert bands._rows_per_tile(OH, 6000 // 7, RowWindow(3, 1, 1)) == rows
 
 
