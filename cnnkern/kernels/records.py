@@ -55,7 +55,7 @@ WINOGRAD = _record(
     "panels", "panel_nbytes", "point_nbytes", "n_points", "bias", "runs",
     "to_points", "from_points",  # kernels of the transforms
     "C", "OC", "OH", "OW", "TH", "TW",  # TH x TW tiles of outputs
-    "first", "patches", "patches_per_task", "tables_nbytes", "height",
+    "first", "patches", "blocks", "unit", "table_nbytes", "height",
     "v", "v_point", "v_tile", "m", "m_point", "m_tile",  # V and M; v, m of separate steps
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",

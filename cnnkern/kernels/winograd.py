@@ -25,19 +25,17 @@ def f32_winograd(isa: Isa):
 
     `x` is the corner of the first patch; patches may reach into the halo. The kernels of the
     other two stages find V and M where their scratch memory would be.
-    Scratch: 2 int64 tables of ``patches_per_task + max(heights)``, then V, then M.
+    Scratch: 2 int64 tables of ``table_nbytes``, then V, then M.
     """
     multiply_panel = panel_product(isa)
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
 
     def kernel(p, scratch, begin, end):
-        T = p.patches_per_task
-        v_rows = scratch
-        m_rows = scratch + 8 * (T + MR)
-        V = scratch + p.tables_nbytes
+        v_rows, m_rows = scratch, scratch + p.table_nbytes
+        V = m_rows + p.table_nbytes
         M = V + p.n_points * p.v_point
         for task in range(begin, end):
-            n_tiles = min(T, p.patches - task * T)
+            n_tiles = first_tile(p, task + 1) - first_tile(p, task)
             call_kernel(p.to_points, address_of(p), V, task, task + 1)
             for point in range(p.n_points):
                 fill_table(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
@@ -63,8 +61,8 @@ def _input(size: Size):
 
         def kernel(p, scratch, begin, end):
             for task in range(begin, end):
-                t = task * p.patches_per_task
-                n_tiles = min(p.patches_per_task, p.patches - t)
+                t = first_tile(p, task)
+                n_tiles = first_tile(p, task + 1) - t
                 gather(p, p.first + t, n_tiles, p.v + t * p.v_tile if p.v else scratch)
 
         return kernel
@@ -80,8 +78,8 @@ def _output(size: Size):
 
         def kernel(p, scratch, begin, end):
             for task in range(begin, end):
-                t = task * p.patches_per_task
-                n_tiles = min(p.patches_per_task, p.patches - t)
+                t = first_tile(p, task)
+                n_tiles = first_tile(p, task + 1) - t
                 scatter(p, p.first + t, n_tiles, p.m + t * p.m_tile if p.m else scratch)
 
         return kernel
@@ -137,6 +135,14 @@ globals().update(
         for end, factory in (("input", _input), ("output", _output))
     }
 )
+
+
+@inline
+def first_tile(p, block):
+    """Return where a block begins: all are of about one size, and no unit is cut."""
+    if block == p.blocks:
+        return p.patches
+    return (p.patches * block // p.blocks + p.unit // 2) // p.unit * p.unit
 
 
 @inline

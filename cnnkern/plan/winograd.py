@@ -113,7 +113,9 @@ def _undilated(image: Buffer, rates: tuple[int, ...]) -> list[Buffer]:
 def _in_blocks(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> bool:
     """Tell whether V and M stay with a thread, while the filters stream once per block."""
     nbytes = FLOAT_NBYTES * size.n_points * C * OC
-    is_tall = tiles_per_task(n_tiles, C, OC, size, isa) >= isa.heights[0]
+    n_blocks, MR = _n_blocks(n_tiles, C, OC, size, isa), isa.heights[0]
+    # With one block each, two threads read all filters twice, which steps read once.
+    is_tall = n_blocks > 2 and n_tiles >= MR * n_blocks
     return nbytes <= (L3_NBYTES if is_tall else L2_NBYTES)
 
 
@@ -123,21 +125,23 @@ def _lower_blocks(
     """Append one step that takes block after block through all stages."""
     n_tiles, C, OC = (fields[name] for name in ("patches", "C", "OC"))
     isa = lowering.isa
-    T = tiles_per_task(n_tiles, C, OC, size, isa)
-    tables_nbytes = whole_lines(2 * 8 * (T + isa.heights[0]))
-    v_point, m_point = (_odd_lines(T * fields[key]) for key in ("v_tile", "m_tile"))
-    lowering.scratch(tables_nbytes + size.n_points * (v_point + m_point))
+    blocks, MR = _n_blocks(n_tiles, C, OC, size, isa), isa.heights[0]
+    unit = MR if n_tiles >= MR * blocks else 1  # whole register tiles
+    most = -(-n_tiles // blocks) + unit - 1
+    table_nbytes = whole_lines(8 * (most + MR))
+    v_point, m_point = (_odd_lines(most * fields[key]) for key in ("v_tile", "m_tile"))
+    lowering.scratch(2 * table_nbytes + size.n_points * (v_point + m_point))
     lowering.flops = flops
     lowering.call(
         "f32_winograd",
-        -(-n_tiles // T),
+        blocks if n_tiles else 0,
         to_points=lowering.kernel_address(f"f32_winograd_input_{size.name}"),
         from_points=lowering.kernel_address(f"f32_winograd_output_{size.name}"),
         n_points=size.n_points, panels=panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(C, isa),
         point_nbytes=FLOAT_NBYTES * packed_floats(C, OC, isa),
-        runs=lowering.table((0,)), patches_per_task=T,
-        tables_nbytes=tables_nbytes, v_point=v_point, m_point=m_point, height=isa.heights[0],
+        runs=lowering.table((0,)), blocks=blocks, unit=unit,
+        table_nbytes=table_nbytes, v_point=v_point, m_point=m_point, height=MR,
         lowest=-INFINITY, highest=INFINITY, **fields,
     )  # fmt: skip
 
@@ -159,15 +163,15 @@ def _lower_steps(
     matrix = Matrix(panels, C, OC, n_points, fields["v_point"], fields["m_point"])
     for first in range(0, n_tiles, chunk):
         count = min(chunk, n_tiles - first)
-        T = max(count // MIN_TASKS, 1)
-        fields |= {"first": first, "patches": count, "patches_per_task": T}
-        lowering.call(f"f32_winograd_input_{size.name}", -(-count // T), **fields)
+        tasks = min(count, MIN_TASKS)
+        fields |= {"first": first, "patches": count, "blocks": tasks, "unit": 1}
+        lowering.call(f"f32_winograd_input_{size.name}", tasks, **fields)
         rows = Buffer((1, count, OC), m.address, (0, 0, 0, fields["m_tile"]))
         lower_matrix(
             lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, Runs((0,), C), matrix,
             flops=flops * count // n_tiles,
         )  # fmt: skip
-        lowering.call(f"f32_winograd_output_{size.name}", -(-count // T), **fields)
+        lowering.call(f"f32_winograd_output_{size.name}", tasks, **fields)
 
 
 def _odd_lines(nbytes: int) -> int:
@@ -175,17 +179,14 @@ def _odd_lines(nbytes: int) -> int:
     return whole_lines(nbytes) | ALIGNMENT
 
 
-def tiles_per_task(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> int:
-    """Return the tiles of a block: as many as the cache holds, in blocks of equal size.
+def _n_blocks(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> int:
+    """Return the blocks of about equal size: as few as the cache has room for.
 
-    Fewer than keep a core busy take no less time.
+    They have whole register tiles; less than keeps a core busy takes no less time.
     """
-    MR = isa.heights[0]
-    tile_nbytes = FLOAT_NBYTES * size.n_points * (C + OC)
-    fitting = max(BLOCK_NBYTES // tile_nbytes // MR, 1) * MR
-    n_blocks = max(-(-n_tiles // fitting), 2)
-    n_blocks += n_blocks % 2  # two threads end together
-    return max(-(-n_tiles // n_blocks), min(isa.least_rows, n_tiles), 1)
+    fitting = max(BLOCK_NBYTES // (FLOAT_NBYTES * size.n_points * (C + OC)), isa.heights[0])
+    n_blocks = 2 * max(-(-n_tiles // (2 * fitting)), 1)  # two threads end together
+    return max(min(n_blocks, -(-n_tiles // isa.least_rows)), 1)
 
 
 def transform_filters(filters: Weight, size: Size, isa: Isa) -> np.ndarray:

@@ -138,7 +138,6 @@ def test_rounds_like_the_other_tiles(isa: Isa, name: str) -> None:
 @ISAS
 def test_before_a_depthwise_convolution_in_bands(isa: Isa, monkeypatch) -> None:
     monkeypatch.setattr("cnnkern.plan.bands.MIN_IMAGE_FLOATS", 0)
-    monkeypatch.setattr("cnnkern.plan.bands.MIN_UNEVEN_TILES", 1)
     rng = np.random.default_rng(4)
     steps = [
         ("a", Conv(integers(rng, 3, 3, 1, 4), padding="same"), ("x",)),
