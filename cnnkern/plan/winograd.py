@@ -182,7 +182,8 @@ def _odd_lines(nbytes: int) -> int:
 def _n_blocks(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> int:
     """Return the blocks of about equal size: as few as the cache has room for.
 
-    They have whole register tiles; less than keeps a core busy takes no less time.
+    Each has a whole register tile where there are enough tiles, and never fewer than keep a
+    core busy: they would take no less time.
     """
     fitting = max(BLOCK_NBYTES // (FLOAT_NBYTES * size.n_points * (C + OC)), isa.heights[0])
     n_blocks = 2 * max(-(-n_tiles // (2 * fitting)), 1)  # two threads end together
