@@ -120,7 +120,8 @@ def test_the_same_bits_as_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("OH", "rows"), [(56, 4), (112, 4), (28, 2), (100, 5), (90, 5), (14, 1), (7, 1), (75, 5)]
+    ("OH", "rows"),
+    [(56, 4), (112, 4), (28, 2), (100, 5), (90, 5), (14, 1), (7, 1), (75, 5), (17, 1)],
 )
 def test_tiles_that_threads_share_evenly(
     monkeypatch: pytest.MonkeyPatch, OH: int, rows: int
