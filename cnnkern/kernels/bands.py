@@ -10,11 +10,12 @@ A large image between the two is so never written to memory.
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel, integers, record_at
+from .executor import progress
 from .move import clear, copy_row
 from .records import CONV
 
 CONV_WORDS = CONV.itemsize // 8
-FLOAT, WORD = 4, 8  # bytes
+FLOAT = 4  # bytes
 
 
 def f32_bands(isa: Isa):
@@ -30,7 +31,7 @@ def f32_bands(isa: Isa):
         conv_args, reader_args = scratch + p.conv_copy, scratch + p.reader_copy
         conv, reader_x = record_at(conv_args, CONV), integers(reader_args)
         band = scratch + p.band
-        done = integers(scratch - WORD)[0]
+        done = progress(scratch)[0]
         if done != begin:
             copy_words(p.conv, conv_args, CONV_WORDS)
             copy_words(p.reader, reader_args, p.reader_words)

@@ -51,7 +51,7 @@ def run_whole(isa: Isa):
 def run_alone(p, begin, end):
     """Run steps begin .. end on this thread, all tiles of each at once."""
     mode = flush_denormals()
-    integers(p.scratch - WORD)[0] = NOTHING
+    progress(p.scratch)[0] = NOTHING
     for s in range(begin, end):
         step = record_at(p.steps + s * STEP_NBYTES, STEP)
         call_kernel(step.kernel, step.args, p.scratch, 0, step.n_tiles)
@@ -130,12 +130,10 @@ def run_tiles(p, thread, s, step):
 
     Each thread begins with a share of its own, the same part of every step's tiles: what it
     wrote in one step it finds in its own cache in the next one. Then it helps the others.
-    Before the scratch memory stands the tile up to which this thread has just run the step:
-    a kernel that goes on from there may use what it left in the scratch memory.
     """
     counters = p.counters + s * (p.n_threads + 1) * LINE
     scratch = p.scratch + thread * p.scratch_nbytes
-    done = integers(scratch - WORD)
+    done = progress(scratch)
     done[0] = NOTHING
     mine = 0
     for i in range(p.n_threads):
@@ -151,6 +149,15 @@ def run_tiles(p, thread, s, step):
             begin = atomic_add(counters + owner * LINE, step.grain)
     if mine:
         atomic_add(counters + p.n_threads * LINE, mine)
+
+
+@inline
+def progress(scratch):
+    """Return the word before a thread's scratch memory: up to which tile it just ran the step.
+
+    A kernel that goes on from there may use what it left in the scratch memory.
+    """
+    return integers(scratch - WORD)
 
 
 @inline

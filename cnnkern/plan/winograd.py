@@ -77,14 +77,19 @@ def lower_winograd(
         batch, _, OH, OW, _ = y_part.dims
         TH, TW = (-(-n // along) for n, along in zip((OH, OW), tile, strict=True))
         n_tiles = batch * TH * TW
+        blocks, unit = _split(n_tiles, CP, OCP, size, isa)
         fields = {
             "x": x_part.address + -corner, "y": y_part.address,
-            "OH": OH, "OW": OW, "TH": TH, "TW": TW, "patches": n_tiles,
+            "OH": OH, "OW": OW, "TH": TH, "TW": TW,
+            "patches": n_tiles, "blocks": blocks, "unit": unit,
             **stride_fields("x", x_part.strides), **stride_fields("y", y_part.strides),
             **residual_fields(r_part), **common,
         }  # fmt: skip
         flops = 2 * product(tuple(taps)) * C * OC * batch * OH * OW
-        lower = _lower_blocks if _in_blocks(n_tiles, CP, OCP, size, isa) else _lower_steps
+        # With one block each, two threads read all filters twice, which steps read once.
+        most = L3_NBYTES if blocks > 2 and unit > 1 else L2_NBYTES
+        nbytes = FLOAT_NBYTES * size.n_points * CP * OCP
+        lower = _lower_blocks if nbytes <= most else _lower_steps
         lower(lowering, size, fields, panels, flops)
 
 
@@ -110,24 +115,14 @@ def _undilated(image: Buffer, rates: tuple[int, ...]) -> list[Buffer]:
     ]
 
 
-def _in_blocks(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> bool:
-    """Tell whether V and M stay with a thread, while the filters stream once per block."""
-    nbytes = FLOAT_NBYTES * size.n_points * C * OC
-    n_blocks, MR = _n_blocks(n_tiles, C, OC, size, isa), isa.heights[0]
-    # With one block each, two threads read all filters twice, which steps read once.
-    is_tall = n_blocks > 2 and n_tiles >= MR * n_blocks
-    return nbytes <= (L3_NBYTES if is_tall else L2_NBYTES)
-
-
 def _lower_blocks(
     lowering: Lowering, size: Size, fields: dict[str, Any], panels: int, flops: int
 ) -> None:
     """Append one step that takes block after block through all stages."""
-    n_tiles, C, OC = (fields[name] for name in ("patches", "C", "OC"))
+    n_tiles, blocks, C, OC = (fields[key] for key in ("patches", "blocks", "C", "OC"))
     isa = lowering.isa
-    blocks, MR = _n_blocks(n_tiles, C, OC, size, isa), isa.heights[0]
-    unit = MR if n_tiles >= MR * blocks else 1  # whole register tiles
-    most = -(-n_tiles // blocks) + unit - 1
+    MR = isa.heights[0]
+    most = -(-n_tiles // blocks) + fields["unit"] - 1
     table_nbytes = whole_lines(8 * (most + MR))
     v_point, m_point = (_odd_lines(most * fields[key]) for key in ("v_tile", "m_tile"))
     lowering.scratch(2 * table_nbytes + size.n_points * (v_point + m_point))
@@ -140,8 +135,8 @@ def _lower_blocks(
         n_points=size.n_points, panels=panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(C, isa),
         point_nbytes=FLOAT_NBYTES * packed_floats(C, OC, isa),
-        runs=lowering.table((0,)), blocks=blocks, unit=unit,
-        table_nbytes=table_nbytes, v_point=v_point, m_point=m_point, height=MR,
+        runs=lowering.table((0,)), table_nbytes=table_nbytes,
+        v_point=v_point, m_point=m_point, height=MR,
         lowest=-INFINITY, highest=INFINITY, **fields,
     )  # fmt: skip
 
@@ -179,15 +174,18 @@ def _odd_lines(nbytes: int) -> int:
     return whole_lines(nbytes) | ALIGNMENT
 
 
-def _n_blocks(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> int:
-    """Return the blocks of about equal size: as few as the cache has room for.
+def _split(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> Pair:
+    """Return the blocks of about equal size, as few as V and M leave room for in the cache.
 
-    Each has a whole register tile where there are enough tiles, and never fewer than keep a
-    core busy: they would take no less time.
+    The second number is the tiles that all blocks but the last have a whole multiple of: those
+    of a register tile where each block has one. None has fewer than keep a core busy: it would
+    take no less time.
     """
-    fitting = max(BLOCK_NBYTES // (FLOAT_NBYTES * size.n_points * (C + OC)), isa.heights[0])
-    n_blocks = 2 * max(-(-n_tiles // (2 * fitting)), 1)  # two threads end together
-    return max(min(n_blocks, -(-n_tiles // isa.least_rows)), 1)
+    MR = isa.heights[0]
+    fitting = max(BLOCK_NBYTES // (FLOAT_NBYTES * size.n_points * (C + OC)), MR)
+    blocks = 2 * max(-(-n_tiles // (2 * fitting)), 1)  # two threads end together
+    blocks = max(min(blocks, -(-n_tiles // isa.least_rows)), 1)
+    return blocks, MR if n_tiles >= MR * blocks else 1
 
 
 def transform_filters(filters: Weight, size: Size, isa: Isa) -> np.ndarray:
