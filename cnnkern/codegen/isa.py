@@ -40,6 +40,11 @@ class Isa:
         return BUSY_SUMS * self.unit // self.tile_columns
 
     @property
+    def panels_of_pixel(self) -> int:
+        """Panels of a tile of one pixel: it has the sums that keep the units busy."""
+        return BUSY_SUMS // self.vectors
+
+    @property
     def narrow_pixels(self) -> int:
         """Pixels of a tile of few columns: their sums fill at most 3/4 of the registers."""
         return self.lanes // 2

@@ -18,7 +18,9 @@ All addresses need float alignment only. Rows may repeat: what is added is read 
 first store, so a repeated row writes the same values twice.
 
 Register budget: height x vectors accumulators, one filter vector per column vector, one
-broadcast (none on AVX-512, where the multiply-add broadcasts from memory).
+broadcast (none on AVX-512, where the multiply-add broadcasts from memory). One pixel has too
+few sums to keep the units busy, and one panel's filters arrive too slowly: there are tiles of
+one pixel and several panels.
 """
 
 import math
@@ -50,6 +52,7 @@ TILE_ARGUMENTS = (
     "n_runs",
     "run_len",
     "panel",  # address of the packed panel
+    "panel_nbytes",  # from one panel to the next, for tiles of several
     "y_rows",  # likewise: each output pixel's first float
     "r_rows",  # likewise for the residual, or 0 for none
     "u_rows",  # likewise: rows of a panel's columns to add, or 0 for none
@@ -58,26 +61,26 @@ TILE_ARGUMENTS = (
     "n_valid",  # columns to store
     "part",  # products of a partial sum
     "totals",  # address of float32[height, width] for the sum of the parts; 0: one part
-    "distance",  # not 0: the filters are in no cache of this core yet
     "number",  # of the first tile among those of its panel
     "ahead_step",  # bytes per step that a later tile asks for of each half of its share
 )
 
 
-def tile_call(isa: Isa, narrowest: int = 1):
+def tile_call(isa: Isa, narrowest: int = 1, most_panels: int = 1):
     """Return ``tile(n_rows, n_units, *TILE_ARGUMENTS, lo, hi)`` for Numba code.
 
     It runs the smallest tile of at least `n_rows` pixels, as often as `n_tiles` says; the row
     tables must repeat their last entry up to the tallest tile. There is none of less than
-    `narrowest` units.
+    `narrowest` units. A single pixel may have several panels, all of them whole.
     """
 
     @intrinsic
     def tile(typing, n_rows, n_units, n_tiles, x_rows, runs, n_runs, run_len, panel,
-             y_rows, r_rows, u_rows, scale, column_offset, n_valid, part, totals,
-             distance, number, ahead_step, lo, hi):  # fmt: skip
+             panel_nbytes, y_rows, r_rows, u_rows, scale, column_offset, n_valid, part,
+             totals, number, ahead_step, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
-            _emit_dispatch(builder, isa, narrowest, args[0], args[1], args[2:])
+            n_rows, n_units, *tile_args = args
+            _emit_dispatch(builder, isa, narrowest, most_panels, n_rows, n_units, tile_args)
             return context.get_dummy_value()
 
         integers = [types.int64] * (2 + len(TILE_ARGUMENTS))
@@ -86,17 +89,19 @@ def tile_call(isa: Isa, narrowest: int = 1):
     return tile
 
 
-def _emit_dispatch(builder, isa, narrowest, n_rows, n_units, tile_args):
+def _emit_dispatch(builder, isa, narrowest, most_panels, n_rows, n_units, tile_args):
     """Emit a call of the smallest tile that has room for so many rows and units."""
-    units = isa.tile_columns // isa.unit
-    number = builder.add(builder.mul(n_rows, ir.Constant(I64, units + 1)), n_units)
+    units = isa.tile_columns // isa.unit  # of a panel
+    most = most_panels * units
+    number = builder.add(builder.mul(n_rows, ir.Constant(I64, most + 1)), n_units)
+    shapes = [(height, n, 1) for n in range(narrowest, units + 1) for height in isa.heights]
+    shapes += [(1, n * units, n) for n in range(2, most_panels + 1)]
     tiles = []
-    for n in range(narrowest, units + 1):
-        for height in isa.heights:
-            shorter = max((h for h in isa.heights if h < height), default=0)
-            numbers = [rows * (units + 1) + n for rows in range(shorter + 1, height + 1)]
-            tile = _Tile(isa, height, n * isa.unit)
-            tiles.append((numbers, tile.function(builder.module)))
+    for height, n, panels in shapes:
+        shorter = max((h for h in isa.heights if h < height), default=0)
+        numbers = [rows * (most + 1) + n for rows in range(shorter + 1, height + 1)]
+        tile = _Tile(isa, height, n * isa.unit, panels)
+        tiles.append((numbers, tile.function(builder.module)))
     call_one_of(builder, number, tiles, tile_args)
 
 
@@ -115,6 +120,12 @@ class _Tile:
     isa: Isa
     height: int
     width: int  # columns
+    panels: int = 1  # that have these columns
+
+    @property
+    def filters_nbytes(self) -> int:
+        """Return the bytes of a panel per product."""
+        return 4 * self.width // self.panels
 
     def function(self, module: ir.Module) -> ir.Function:
         name = f"f32_tile_{self.height}x{self.width}__{self.isa.name}"
@@ -142,7 +153,7 @@ class _Tile:
 
     def _emit_tile(self, named):
         self._prefetch(named)
-        bias = self._columns(named["panel"])
+        bias = self._filters(named, named["panel"])
         sums = [self.simd.variables(bias) for _ in range(self.height)]
         self._accumulate(named, sums)
         self._add_partial_sums(named, sums)
@@ -173,9 +184,8 @@ class _Tile:
 
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
-        ahead = self._ahead(named)
         starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
-        (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.width)])
+        (filters,) = simd.variables([simd.offset(named["panel"], self.filters_nbytes)])
         stream = self._stream(named) if self.isa.unroll > 1 else None
         part = b.mul(named["part"], step)
         in_parts = self._is_given(named["totals"])
@@ -189,28 +199,16 @@ class _Tile:
                 is_whole = b.icmp_signed("<=", whole, end)
                 stop = b.select(is_whole, whole, end)
                 if self.isa.unroll > 1:
-                    add = partial(self._add_unrolled, starts, filters, sums)
-                    begin = self._add_long(named, add, begin, stop, ahead, stream)
+                    add = partial(self._add_unrolled, named, starts, filters, sums)
+                    begin = self._add_long(named, add, begin, stop, stream)
                 # One index into all rows: a short run costs no more than its products.
                 with cgutils.for_range_slice(b, begin, stop, step) as (offset, _):
-                    self._multiply_add(starts, offset, filters, sums, ahead)
+                    self._multiply_add(named, starts, offset, filters, sums, asks=True)
                 with b.if_then(b.and_(is_whole, in_parts)):
                     self._store_totals(named, self._with_totals(named, sums))
                     self._set(sums, self._zeros())
         with b.if_then(in_parts):
             self._set(sums, self._with_totals(named, sums))
-
-    def _ahead(self, named):
-        """Return how far ahead filters are asked for, in bytes, and to which cache.
-
-        A single pixel waits for its filters: more lines can be on their way to L2 than to L1,
-        but to ask L2 for what it has takes time. To ask for a line in L1 takes none.
-        """
-        ahead, nothing = ir.Constant(I64, FILTERS_AHEAD_NBYTES), ir.Constant(I64, 0)
-        if self.height > 1:
-            return [(ahead, 1)]
-        is_far, b = self._is_given(named["distance"]), self.builder
-        return [(b.select(is_far, nothing, ahead), 1), (b.select(is_far, ahead, nothing), 2)]
 
     def _stream(self, named):
         """Return what a later tile of the panel asks for of the next panel.
@@ -226,7 +224,7 @@ class _Tile:
         (address,) = self.simd.variables([b.add(begin, b.mul(shares, half))])
         return _Stream(address, named["ahead_step"], half)
 
-    def _add_long(self, named, add, begin, stop, ahead, stream):
+    def _add_long(self, named, add, begin, stop, stream):
         """Add most products of a long run; return the offset of the others.
 
         The first tile of a panel leaves its filters in L1: the others need not ask for them.
@@ -236,19 +234,26 @@ class _Tile:
         is_long = b.icmp_signed(">=", nbytes, ir.Constant(I64, 4 * LONG_SUM))
         with b.if_then(is_long):
             end = b.add(begin, b.and_(nbytes, ir.Constant(I64, -4 * n)))
-            is_streaming = self._is_given(named["ahead_step"])
-            with b.if_else(self._is_zero(named["number"])) as (first, later):
-                with first:
-                    add(begin, end, ahead=ahead)
-                with later, b.if_else(is_streaming) as (streaming, near):
-                    with streaming:
-                        add(begin, end, stream=stream)
-                    with near:
-                        add(begin, end)
+            if self.panels > 1:  # this is their only tile
+                add(begin, end)
+            else:
+                self._add_first_or_later(named, partial(add, begin, end), stream)
             b.store(end, rest)
         return b.load(rest)
 
-    def _add_unrolled(self, starts, filters, sums, begin, end, ahead=(), stream=None):
+    def _add_first_or_later(self, named, add, stream):
+        b = self.builder
+        is_streaming = self._is_given(named["ahead_step"])
+        with b.if_else(self._is_zero(named["number"])) as (first, later):
+            with first:
+                add(asks=True)
+            with later, b.if_else(is_streaming) as (streaming, near):
+                with streaming:
+                    add(stream=stream)
+                with near:
+                    add()
+
+    def _add_unrolled(self, named, starts, filters, sums, begin, end, asks=False, stream=None):
         b, simd, n = self.builder, self.simd, self.isa.unroll
         with cgutils.for_range_slice(b, begin, end, ir.Constant(I64, 4 * n)) as (offset, _):
             if stream is not None:
@@ -257,22 +262,40 @@ class _Tile:
                 simd.prefetch(b.add(address, stream.half), level=2)
                 b.store(b.add(address, stream.step), stream.address)
             for i in range(n):
-                self._multiply_add(starts, simd.offset(offset, 4 * i), filters, sums, ahead)
+                self._multiply_add(
+                    named, starts, simd.offset(offset, 4 * i), filters, sums, asks
+                )
 
-    def _multiply_add(self, starts, offset, filters, sums, ahead=()):
-        """Add the products of one k to all sums."""
+    def _multiply_add(self, named, starts, offset, filters, sums, asks):
+        """Add the products of one k to all sums; ask for filters ahead where `asks`.
+
+        The processor itself sees several panels coming.
+        """
         b, simd = self.builder, self.simd
         address = b.load(filters)
-        columns = self._columns(address)
-        for distance, level in ahead:
-            for nbytes in range(0, 4 * self.width, LINE):
-                simd.prefetch(simd.offset(b.add(address, distance), nbytes), level=level)
+        columns = self._filters(named, address)
+        for nbytes in range(0, self.filters_nbytes, LINE) if asks and self.panels == 1 else ():
+            simd.prefetch(simd.offset(address, FILTERS_AHEAD_NBYTES + nbytes))
         for start, row in zip(starts, sums, strict=True):
             for part, x, slot, column in zip(
                 self.row, self._broadcasts(b.add(start, offset)), row, columns, strict=True
             ):
                 b.store(part.multiply_add(x, column, b.load(slot)), slot)
-        b.store(simd.offset(address, 4 * self.width), filters)
+        b.store(simd.offset(address, self.filters_nbytes), filters)
+
+    def _filters(self, named, address):
+        """Load a row of filters; `address` is that of the first panel's."""
+        columns = len(self.row) // self.panels
+        starts = [
+            self.builder.add(
+                address, self.builder.mul(named["panel_nbytes"], ir.Constant(I64, n))
+            )
+            for n in range(self.panels)
+        ]
+        return [
+            part.load(self._column(starts[j // columns], j % columns))
+            for j, part in enumerate(self.row)
+        ]
 
     def _broadcasts(self, pixel):
         """Return the float at an address in every lane of each vector of a row.

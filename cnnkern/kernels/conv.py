@@ -11,7 +11,6 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, floats, integers
-from .records import FROM_MEMORY
 
 
 def f32_conv(isa: Isa):
@@ -23,8 +22,9 @@ def f32_conv(isa: Isa):
     Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses, one tile, then
     with a gate the scaled rows.
     """
-    multiply_panel = panel_product(isa)
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
+    PANELS_OF_PIXEL = isa.panels_of_pixel
+    multiply_panel = panel_product(isa, most_panels=PANELS_OF_PIXEL)
 
     def kernel(p, scratch, begin, end):
         table_nbytes = 8 * (p.rows_per_task + MR)
@@ -49,15 +49,19 @@ def f32_conv(isa: Isa):
             first = panel_block * p.panels_per_task
             last = min(first + p.panels_per_task, (p.OC + NR - 1) // NR)
             panels = p.panels + group * p.group_nbytes
-            for panel in range(first, last):
-                n_valid = min(p.OC - panel * NR, NR)
+            at_once = PANELS_OF_PIXEL if n_rows == 1 else 1
+            panel = first
+            while panel < last:
+                n_panels = max(min(at_once, last - panel, p.OC // NR - panel), 1)
+                n_valid = min(p.OC - panel * NR, n_panels * NR)
                 n_units = (n_valid + UNIT - 1) // UNIT
                 multiply_panel(
-                    n_rows, p.height, n_units,
-                    x_rows, p.runs, p.n_runs, p.run_len, panels + panel * p.panel_nbytes,
+                    n_rows, p.height, n_units, x_rows, p.runs, p.n_runs, p.run_len,
+                    panels + panel * p.panel_nbytes, p.panel_nbytes,
                     y_rows, r_rows, 0, 0,
-                    4 * panel * NR, n_valid, p.part, totals, p.distance, p.lo, p.hi,
+                    4 * panel * NR, n_valid, p.part, totals, p.is_far, p.lo, p.hi,
                 )  # fmt: skip
+                panel += n_panels
             if p.activate:
                 n_columns = min(p.OC, last * NR) - first * NR
                 activate_rows(p, y_rows, m0, n_rows, 4 * first * NR, n_columns)
@@ -65,19 +69,20 @@ def f32_conv(isa: Isa):
     return kernel
 
 
-def panel_product(isa: Isa, narrowest: int = 1):
+def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1):
     """Return ``multiply_panel(n_rows, height, n_units, ...)``: any rows, in register tiles.
 
-    All but the last tiles have `height` rows. The other arguments are those of a tile, as are
-    the conditions (`tile_call`).
+    All but the last tiles have `height` rows; one row may have several panels. Where filters
+    are far, later tiles ask for those of the next panel. The other arguments are those of a
+    tile, as are the conditions (`tile_call`).
     """
-    tile, FEW_ROWS = tile_call(isa, narrowest), isa.least_rows // 2
+    tile, FEW_ROWS = tile_call(isa, narrowest, most_panels), isa.least_rows // 2
     STREAM = 4 * isa.tile_columns * isa.unroll // 2  # bytes of a panel per step, in two halves
 
     @inline
     def multiply_panel(
-        n_rows, height, n_units, x_rows, runs, n_runs, run_len, panel, y_rows, r_rows, u_rows,
-        scale, column_offset, n_valid, part, totals, distance, lo, hi,
+        n_rows, height, n_units, x_rows, runs, n_runs, run_len, panel, panel_nbytes,
+        y_rows, r_rows, u_rows, scale, column_offset, n_valid, part, totals, is_far, lo, hi,
     ):  # fmt: skip
         rest = n_rows % height
         # So few rows wait for their own sums. With a full tile's they are two halves, for
@@ -85,7 +90,7 @@ def panel_product(isa: Isa, narrowest: int = 1):
         halves = height if 0 < rest <= FEW_ROWS and n_rows > height else 0
         whole = n_rows - rest - halves
         later = (n_rows - 1) // height
-        step = (STREAM + later - 1) // later if later and distance == FROM_MEMORY else 0
+        step = (STREAM + later - 1) // later if later and is_far else 0
         m = number = 0
         while m < n_rows:  # a range whose step may be 0 could raise
             rows, n_tiles = n_rows - m, 1
@@ -95,10 +100,10 @@ def panel_product(isa: Isa, narrowest: int = 1):
                 rows = (rows + 1) // 2
             tile(
                 rows, n_units, n_tiles,
-                x_rows + 8 * m, runs, n_runs, run_len, panel,
+                x_rows + 8 * m, runs, n_runs, run_len, panel, panel_nbytes,
                 y_rows + 8 * m, r_rows + 8 * m if r_rows else 0,
                 u_rows + 8 * m if u_rows else 0,
-                scale, column_offset, n_valid, part, totals, distance, number, step, lo, hi,
+                scale, column_offset, n_valid, part, totals, number, step, lo, hi,
             )  # fmt: skip
             m += rows * n_tiles
             number += n_tiles

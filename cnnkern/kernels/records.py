@@ -6,8 +6,6 @@ is the distance between two positions that the kernel visits one after the other
 
 import numpy as np
 
-IN_L2, IN_L3, FROM_MEMORY = range(3)  # where a run finds its filters
-
 
 def _record(*fields: str, floats: tuple[str, ...] = ()) -> np.dtype:
     members = [(f, np.int64) for f in fields] + [(f, np.float32) for f in floats]
@@ -17,7 +15,7 @@ def _record(*fields: str, floats: tuple[str, ...] = ()) -> np.dtype:
 CONV = _record(
     "x", "y", "r",  # input, output, residual (0 for none)
     "panels", "panel_nbytes", "group_nbytes",  # packed weights
-    "distance",  # where a run finds them: IN_L2, IN_L3, FROM_MEMORY
+    "is_far",  # 1: no cache keeps them until the next run
     "runs", "n_runs", "run_len",  # the receptive field as runs of contiguous floats
     "part",  # products of a partial sum; as many as there are for one sum
     "OD", "OH", "OW", "M",  # output pixels: M = N*OD*OH*OW

@@ -44,7 +44,7 @@ def f32_winograd(isa: Isa):
                     n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
                     multiply_panel(
                         n_tiles, p.height, n_units, v_rows, p.runs, 1, p.C,
-                        p.panels + point * p.point_nbytes + panel * p.panel_nbytes,
+                        p.panels + point * p.point_nbytes + panel * p.panel_nbytes, 0,
                         m_rows, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.C, 0, 0,
                         p.lowest, p.highest,
                     )  # fmt: skip

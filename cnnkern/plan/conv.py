@@ -14,7 +14,6 @@ from ..codegen.isa import NARROW_COLUMNS, Isa
 from ..graph import Array
 from ..kernels.memory import whole_lines
 from ..kernels.pack import pack_columns, pack_panels, pack_rows, packed_floats, panel_floats
-from ..kernels.records import FROM_MEMORY, IN_L2, IN_L3
 from ..lazy import Weight
 from ..ops.regions import Region
 from ..ops.window import Triple, Window, lift
@@ -48,8 +47,7 @@ TRANSFER_COST = 8
 PART, MAX_WHOLE = 64, 128
 # Below this many operations a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
-# Filters of a matrix that the L2 cache, or the L3 cache, does not keep until the next run.
-FAR_NBYTES, FARTHEST_NBYTES = 256 << 10, 4 << 20
+FAR_NBYTES = 4 << 20  # filters of a matrix that no cache keeps until the next run
 FILTER_FLOPS = 24  # operations in the time in which a float of the filters arrives
 PAGE = 4096  # L1d sets repeat at this distance: 32 KiB, 8 ways
 L1_WAYS = 8
@@ -243,8 +241,7 @@ def lower_matrix(
     own_flops = 2 * K * N * groups * M
     lowering.flops = flops or own_flops
     blocks = _blocks(
-        M, -(-N // isa.tile_columns), own_flops + FILTER_FLOPS * K * N * groups, groups,
-        isa.heights[0],
+        M, -(-N // isa.tile_columns), own_flops + FILTER_FLOPS * K * N * groups, groups, isa,
         by_rows=gate is not None or TRANSFER_COST * M * (runs.length + N) > K * N,
         min_tasks=MIN_TASKS if gate is None else MIN_GATED_TASKS,
     )  # fmt: skip
@@ -264,7 +261,7 @@ def lower_matrix(
         x=x, y=y.address, panels=matrix.panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
         group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
-        distance=_distance(FLOAT_NBYTES * K * N * groups),
+        is_far=FLOAT_NBYTES * K * N * groups >= FAR_NBYTES,
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         part=_partial_sum(K, runs.length) if lowering.in_parts else max(K, 1),
         OD=OD, OH=OH, OW=OW, M=M,
@@ -311,13 +308,15 @@ def _part(y: Buffer, outputs: Sequence[range]) -> Buffer:
 
 
 def _blocks(
-    M: int, panels: int, work: int, groups: int, MR: int, by_rows: bool, min_tasks: int
+    M: int, panels: int, work: int, groups: int, isa: Isa, by_rows: bool, min_tasks: int
 ) -> dict[str, int]:
     """Cut M rows and N panels into tasks of one size: panels only where rows are few.
 
     Neighbouring tasks share their rows, or their panels if not `by_rows`. A thread that keeps
-    to some rows finds its input in its own cache, but reads all filters.
+    to some rows finds its input in its own cache, but reads all filters. A single row has
+    tiles of several panels.
     """
+    MR, at_once = isa.heights[0], isa.panels_of_pixel if M == 1 else 1
     rows = min(ROWS_PER_TASK, max(-(-M // MR), 1) * MR)
     wanted = max(min(min_tasks, work // MIN_TASK_FLOPS), 1)
     height = 1 if by_rows and min_tasks * MR <= M else 2
@@ -328,7 +327,7 @@ def _blocks(
     if row_blocks > 1:  # two threads end together
         panel_blocks += row_blocks * panel_blocks * groups % 2
     panel_blocks = min(panel_blocks, panels)
-    per_task = -(-panels // panel_blocks)
+    per_task = -(-panels // (panel_blocks * at_once)) * at_once
     panel_blocks = -(-panels // per_task)
     if row_blocks > 1:
         row_blocks += row_blocks * panel_blocks * groups % 2
@@ -349,13 +348,6 @@ def scratch_nbytes(rows_per_task: int, isa: Isa) -> int:
     """Return what `f32_conv` needs per thread: row tables and one tile of partial sums."""
     tables = 3 * 8 * (rows_per_task + isa.heights[0])
     return tables + FLOAT_NBYTES * isa.heights[0] * isa.tile_columns
-
-
-def _distance(filters_nbytes: int) -> int:
-    """Return where a run finds its filters."""
-    if filters_nbytes < FAR_NBYTES:
-        return IN_L2
-    return IN_L3 if filters_nbytes < FARTHEST_NBYTES else FROM_MEMORY
 
 
 def _partial_sum(K: int, run_len: int) -> int:

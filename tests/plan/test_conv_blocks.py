@@ -11,45 +11,56 @@ from cnnkern.plan.conv import ROWS_PER_TASK, Runs, _blocks, _runs, tile_height
 
 def test_blocks_by_hand() -> None:
     """1000 rows are 18 tasks of 56; 5 rows are one, so the 20 panels are shared out."""
-    many_rows = _blocks(1000, 3, 10**9, 1, 14, by_rows=False, min_tasks=16)
+    many_rows = _blocks(1000, 3, 10**9, 1, AVX512, by_rows=False, min_tasks=16)
     assert (many_rows["rows_per_task"], many_rows["row_blocks"]) == (56, 18)
     assert (many_rows["panels_per_task"], many_rows["panel_blocks"]) == (3, 1)
-    few_rows = _blocks(5, 20, 10**7, 1, 14, by_rows=False, min_tasks=16)
+    few_rows = _blocks(5, 20, 10**7, 1, AVX512, by_rows=False, min_tasks=16)
     assert (few_rows["rows_per_task"], few_rows["row_blocks"]) == (14, 1)
     assert (few_rows["panels_per_task"], few_rows["panel_blocks"]) == (2, 10)
 
 
 def test_rows_or_panels_of_a_task() -> None:
     """224 rows are 16 tasks of one tile, or 8 of two with the panels shared out."""
-    by_rows, by_panels = (_blocks(224, 8, 10**8, 1, 14, b, min_tasks=16) for b in (True, False))
+    by_rows, by_panels = (
+        _blocks(224, 8, 10**8, 1, AVX512, b, min_tasks=16) for b in (True, False)
+    )
     assert (by_rows["row_blocks"], by_rows["panel_blocks"]) == (16, 1)
     assert (by_panels["row_blocks"], by_panels["panel_blocks"]) == (8, 2)
 
 
 def test_gated_tasks_share_no_rows() -> None:
     """Each scales its rows itself: 196 rows are 14 tasks of one tile and all panels."""
-    blocks = _blocks(196, 3, 10**8, 1, 14, by_rows=True, min_tasks=8)
+    blocks = _blocks(196, 3, 10**8, 1, AVX512, by_rows=True, min_tasks=8)
     assert (blocks["rows_per_task"], blocks["row_blocks"]) == (14, 14)
     assert blocks["panel_blocks"] == 1
 
 
 def test_neighbouring_tasks_share_rows_or_panels() -> None:
     """196 rows are 7 blocks; the panels are 4, so that two threads end together."""
-    by_rows, by_panels = (_blocks(196, 8, 10**8, 1, 14, b, min_tasks=16) for b in (True, False))
+    by_rows, by_panels = (
+        _blocks(196, 8, 10**8, 1, AVX512, b, min_tasks=16) for b in (True, False)
+    )
     assert (by_rows["row_step"], by_rows["panel_step"], by_rows["group_step"]) == (4, 1, 28)
     assert (by_panels["row_step"], by_panels["panel_step"]) == (1, 7)
 
 
 def test_two_threads_end_together() -> None:
     """49 rows are halves, not 28 and 21; of 784 rows and one panel 7 tasks would be 3 and 4."""
-    halves = _blocks(49, 6, 10**7, 1, 14, by_rows=True, min_tasks=16)
+    halves = _blocks(49, 6, 10**7, 1, AVX512, by_rows=True, min_tasks=16)
     assert (halves["rows_per_task"], halves["row_blocks"]) == (25, 2)
-    even = _blocks(784, 1, 10**6, 1, 14, by_rows=True, min_tasks=16)
+    even = _blocks(784, 1, 10**6, 1, AVX512, by_rows=True, min_tasks=16)
     assert (even["rows_per_task"], even["row_blocks"]) == (98, 8)
 
 
+def test_a_single_row_takes_several_panels_at_once() -> None:
+    """The 15 panels of one row are 4 tasks; of two rows they are 15."""
+    one, two = (_blocks(M, 15, 10**8, 1, AVX512, by_rows=False, min_tasks=16) for M in (1, 2))
+    assert (one["panels_per_task"], one["panel_blocks"]) == (4, 4)
+    assert (two["panels_per_task"], two["panel_blocks"]) == (1, 15)
+
+
 def test_no_rows_are_one_empty_block() -> None:
-    assert _blocks(0, 3, 0, 1, 14, by_rows=True, min_tasks=16)["rows_per_task"] == 14
+    assert _blocks(0, 3, 0, 1, AVX512, by_rows=True, min_tasks=16)["rows_per_task"] == 14
 
 
 @given(
@@ -59,7 +70,7 @@ def test_no_rows_are_one_empty_block() -> None:
 def test_blocks_cover_everything_once(
     M: int, panels: int, flops: int, groups: int, isa: Isa, by_rows: bool, min_tasks: int
 ) -> None:
-    blocks = _blocks(M, panels, flops, groups, isa.heights[0], by_rows, min_tasks)
+    blocks = _blocks(M, panels, flops, groups, isa, by_rows, min_tasks)
     rows, per_task = blocks["rows_per_task"], blocks["panels_per_task"]
     assert rows <= ROWS_PER_TASK
     assert (blocks["row_blocks"] - 1) * rows < M <= blocks["row_blocks"] * rows
