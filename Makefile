@@ -31,7 +31,7 @@ bench-steps: $(VENV)/bench.stamp
 	PYTHONPATH=tests $(BIN)/python bench/bench_steps.py
 
 # cnnkern against other runtimes on whole models; the first run converts the models.
-bench-models: $(VENV)/peers.stamp
+bench-models: $(VENV)/peers.stamp $(VENV)/pnnx.stamp
 	PYTHONPATH=tests $(BIN)/python bench/bench_models.py
 
 lint: $(VENV)/lint.stamp
@@ -48,6 +48,11 @@ $(VENV)/core.stamp: pyproject.toml $(VENV)/created.stamp
 
 $(VENV)/%.stamp: pyproject.toml $(VENV)/created.stamp
 	$(PIP_INSTALL) --editable '.[$*]'
+	@touch $@
+
+# Converts for ncnn by a program that needs none of the package's dependencies: torch, 5 GB.
+$(VENV)/pnnx.stamp: $(VENV)/created.stamp
+	$(PIP_INSTALL) --no-deps pnnx
 	@touch $@
 
 $(VENV)/created.stamp:

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from conversions import N_IMAGES, converted
+from conversions import N_IMAGES, SOURCES, converted
 from peers import RUNTIMES
 from report import case_of, merge, plot, print_case, print_ratios
 from turns import Case, failure, measure
@@ -64,10 +64,9 @@ def prepare(model: str, batch: int, runtimes: list[str], folder: Path) -> Path:
     """Make all files of a model; return their path without suffixes."""
     target = folder / model / "model"
     target.parent.mkdir(parents=True, exist_ok=True)
-    needed = dict.fromkeys(["keras", *(RUNTIMES[name].format for name in runtimes)])
-    if "mnn" in needed:
-        needed = dict.fromkeys([*needed, "tflite", "mnn"])
-    for format in needed:
+    formats = [RUNTIMES[name].format for name in runtimes]
+    steps = [step for format in formats for step in (SOURCES.get(format, format), format)]
+    for format in dict.fromkeys(["keras", *steps]):
         convert(model, format, batch, target)
     return target
 

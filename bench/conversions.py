@@ -4,7 +4,8 @@
 
 ``keras`` builds the model with random weights and writes TARGET.keras, and in TARGET.x.npy
 and TARGET.y.npy images and what ``model.predict`` says about them. The other formats read
-TARGET.keras and write TARGET.b<batch>.<format>. Shapes are fixed, because every converter
+TARGET.keras and write TARGET.b<batch>.<format>, ncnn's weights into another file beside it
+that ends in .bin. Shapes are fixed, because every converter
 and runtime can plan better for them.
 """
 
@@ -12,7 +13,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +179,54 @@ def to_mnn(target: Path, batch: int) -> bytes:
     return content
 
 
+def to_ncnn(target: Path, batch: int) -> bytes:
+    """Convert the ONNX file by pnnx; write the weights beside it and return the network.
+
+    This runs the program in pnnx's package, which needs no torch, unlike the package.
+    """
+    program = distribution("pnnx").locate_file("pnnx/pnnx")
+    with tempfile.TemporaryDirectory() as folder:
+        simplify(converted(target, "onnx", batch), Path(folder, "model.onnx"))
+        subprocess.run([program, "model.onnx", "fp16=0"], cwd=folder, check=True)
+        content = Path(folder, "model.ncnn.param").read_bytes()
+        check_layers(content.decode())
+        shutil.move(Path(folder, "model.ncnn.bin"), f"{converted(target, 'ncnn', batch)}.bin")
+    return content
+
+
+def simplify(source: Path, result: Path) -> None:
+    """Fold padding and batch normalisation into convolutions, of which pnnx folds fewer.
+
+    pnnx ignores paddings that do not say what the default of their mode is.
+    """
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(result)
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    model = onnx.load(result)
+    for node in model.graph.node:
+        if node.op_type == "Pad" and not node.attribute:
+            node.attribute.append(onnx.helper.make_attribute("mode", "constant"))
+    onnx.save(model, result)
+
+
+def check_layers(network: str) -> None:
+    """Raise for operations that pnnx passes on though ncnn has none of that name."""
+    import ncnn
+
+    _, _, *layers = network.splitlines()
+    names = sorted({layer.split()[0] for layer in layers})
+    if unknown := [name for name in names if ncnn.layer_to_index(name) < 0]:
+        raise ValueError(f"pnnx could not convert {', '.join(unknown)}")
+
+
 FORMATS: dict[str, Callable[[Path, int], bytes]] = {
-    "onnx": to_onnx, "tflite": to_tflite, "mnn": to_mnn,
+    "onnx": to_onnx, "tflite": to_tflite, "mnn": to_mnn, "ncnn": to_ncnn,
 }  # fmt: skip
+SOURCES = {"mnn": "tflite", "ncnn": "onnx"}  # formats that are made of another
 
 
 def converted(target: Path, format: str, batch: int) -> Path:

@@ -86,6 +86,31 @@ def load_mnn(file: Path, n_threads: int) -> Run:
     return run
 
 
+def load_ncnn(file: Path, n_threads: int) -> Run:
+    """Without the fp16 options ncnn computes in fp16 where the processor can.
+
+    Image by image is faster than its batches: 1.3 times on MobileNetV2.
+    """
+    # OpenMP's threads spin for each other that often, then sleep. The default is as fast, but
+    # took 30 times as long whenever another process had one of the CPUs.
+    os.environ["GOMP_SPINCOUNT"] = "4000"
+    import ncnn
+    import numpy as np
+
+    net = ncnn.Net()
+    net.opt.num_threads = n_threads
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    if net.load_param(str(file)) or net.load_model(f"{file}.bin"):
+        raise ValueError("ncnn cannot load the file")
+
+    def predict(image: np.ndarray) -> Any:
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(image).clone())  # crashes on memory of NumPy's
+        return extractor.extract("out0")[1].numpy()
+
+    return lambda value: np.stack([predict(image) for image in value])
+
+
 def load_keras(file: Path, n_threads: int) -> tuple[Any, Any]:
     """Import TensorFlow on `n_threads` threads; return it and the model."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -132,6 +157,7 @@ RUNTIMES = {
     "OpenVINO": Runtime("onnx", "openvino", load_openvino),
     "LiteRT": Runtime("tflite", "ai-edge-litert", load_litert),
     "MNN": Runtime("mnn", "MNN", load_mnn),
+    "ncnn": Runtime("ncnn", "ncnn", load_ncnn),
     "tf.function": Runtime("keras", "tensorflow", load_function),
     "model.predict": Runtime("keras", "tensorflow", load_predict),
 }

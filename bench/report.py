@@ -19,7 +19,7 @@ HEADINGS = ("median ms", "min ms", "x cnnkern", "peak MB", "load s", "first ms",
 Facts = dict[str, Any]  # a Row's summary
 COLORS = {
     "ONNX Runtime": "#4c72b0", "OpenVINO": "#55a868", "LiteRT": "#c44e52", "MNN": "#8172b3",
-    "tf.function": "#ccb974", "model.predict": "#8c8c8c",
+    "ncnn": "#64b5cd", "tf.function": "#ccb974", "model.predict": "#8c8c8c",
 }  # fmt: skip
 
 LONGEST = 3.0  # bars end here; the number tells the rest

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench_models import prepare
 from cnnkern.demo.digits import MODEL_FILE, held_out
 from peers import OURS
 from report import cell, merge, ratio
@@ -51,6 +52,15 @@ def test_what_could_not_be_converted_says_why(target: Path) -> None:
     target.with_suffix(".b1.onnx.error").write_text("no such op")
     (row,) = measure(Case("digits", 1, 1), target, ["ONNX Runtime"], rounds=1)
     assert row.problem in ("not converted: no such op", "not installed")
+
+
+def test_what_a_format_is_made_of_is_converted_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr("bench_models.convert", lambda _, format, *rest: made.append(format))
+    prepare("digits", 1, [OURS, "ncnn", "ONNX Runtime", "MNN"], tmp_path)
+    assert made == ["keras", "onnx", "ncnn", "tflite", "mnn"]
 
 
 def test_failures() -> None:
