@@ -203,7 +203,8 @@ class _Tile:
                     begin = self._add_long(named, add, begin, stop, stream)
                 # One index into all rows: a short run costs no more than its products.
                 with cgutils.for_range_slice(b, begin, stop, step) as (offset, _):
-                    self._multiply_add(named, starts, offset, filters, sums, asks=True)
+                    asks = self.panels == 1  # the processor itself sees several coming
+                    self._multiply_add(named, starts, offset, filters, sums, asks)
                 with b.if_then(b.and_(is_whole, in_parts)):
                     self._store_totals(named, self._with_totals(named, sums))
                     self._set(sums, self._zeros())
@@ -267,14 +268,11 @@ class _Tile:
                 )
 
     def _multiply_add(self, named, starts, offset, filters, sums, asks):
-        """Add the products of one k to all sums; ask for filters ahead where `asks`.
-
-        The processor itself sees several panels coming.
-        """
+        """Add the products of one k to all sums; ask for filters ahead where `asks`."""
         b, simd = self.builder, self.simd
         address = b.load(filters)
         columns = self._filters(named, address)
-        for nbytes in range(0, self.filters_nbytes, LINE) if asks and self.panels == 1 else ():
+        for nbytes in range(0, self.filters_nbytes, LINE) if asks else ():
             simd.prefetch(simd.offset(address, FILTERS_AHEAD_NBYTES + nbytes))
         for start, row in zip(starts, sums, strict=True):
             for part, x, slot, column in zip(

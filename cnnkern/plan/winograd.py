@@ -177,9 +177,9 @@ def _odd_lines(nbytes: int) -> int:
 def _split(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> Pair:
     """Return the blocks of about equal size, as few as V and M leave room for in the cache.
 
-    The second number is the tiles that all blocks but the last have a whole multiple of: those
-    of a register tile where each block has one. None has fewer than keep a core busy: it would
-    take no less time.
+    No block has fewer tiles than keep a core busy: it would take no less time. The second
+    number is the tiles that all blocks but the last have a whole multiple of: those of a
+    register tile where each block has one.
     """
     MR = isa.heights[0]
     fitting = max(BLOCK_NBYTES // (FLOAT_NBYTES * size.n_points * (C + OC)), MR)

@@ -14,7 +14,7 @@ from support import graph_of, run_kernels
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
 @pytest.mark.parametrize(("taps", "C"), [(1, 3), (1, 203), (3, 61)])
 def test_the_same_bits_alone(isa: Isa, taps: int, C: int, in_parts: bool) -> None:
-    """Whole panels from one to two tiles full, with and without a narrow one behind them."""
+    """Whole panels from none to two tiles full, with and without a narrow one behind them."""
     rng = np.random.default_rng(C)
     for whole, rest in np.ndindex(2 * isa.panels_of_pixel + 1, 2):
         OC = max(isa.tile_columns * whole + 3 * rest, 1)
