@@ -35,8 +35,7 @@ def f32_conv(isa: Isa):
             row_block = task // p.row_step % p.row_blocks
             panel_block = task // p.panel_step % p.panel_blocks
             group = task // p.group_step
-            m0 = row_block * p.rows_per_task
-            n_rows = min(p.rows_per_task, p.M - m0)
+            m0, n_rows = rows_of_block(row_block, p.row_blocks, p.M, p.row_unit)
             x, y, r = p.x + group * p.x_group, p.y + group * p.y_group, p.r + group * p.y_group
             fill_rows(x_rows, m0, n_rows, p.OD, p.OH, p.OW, x, p.x_n, p.x_d, p.x_h, p.x_w, MR)
             if p.gate:
@@ -67,6 +66,14 @@ def f32_conv(isa: Isa):
                 activate_rows(p, y_rows, m0, n_rows, 4 * first * NR, n_columns)
 
     return kernel
+
+
+@inline
+def rows_of_block(block, n_blocks, n_rows, unit):
+    """Return the first row of a block and how many it has: whole units, but for the last."""
+    units = (n_rows + unit - 1) // unit
+    begin, end = units * block // n_blocks * unit, units * (block + 1) // n_blocks * unit
+    return begin, min(end, n_rows) - begin
 
 
 def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1):

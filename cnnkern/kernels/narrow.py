@@ -8,7 +8,7 @@ The filters are few enough to stay in the L1 cache.
 
 from ..codegen.isa import Isa
 from ..codegen.narrow import narrow_call
-from .conv import activate_rows, fill_rows
+from .conv import activate_rows, fill_rows, rows_of_block
 
 
 def f32_narrow_conv(isa: Isa):
@@ -23,8 +23,7 @@ def f32_narrow_conv(isa: Isa):
         x_rows, y_rows = scratch, scratch + table_nbytes
         r_rows = scratch + 2 * table_nbytes if p.r else 0
         for task in range(begin, end):
-            m0 = task * p.rows_per_task
-            n_rows = min(p.rows_per_task, p.M - m0)
+            m0, n_rows = rows_of_block(task, p.row_blocks, p.M, p.row_unit)
             fill_rows(x_rows, m0, n_rows, p.OD, p.OH, p.OW, p.x, p.x_n, p.x_d, p.x_h, p.x_w, MR)
             fill_rows(y_rows, m0, n_rows, p.OD, p.OH, p.OW, p.y, p.y_n, p.y_d, p.y_h, p.y_w, MR)
             if p.r:

@@ -23,7 +23,7 @@ CONV = _record(
     "y_n", "y_d", "y_h", "y_w",
     "r_n", "r_d", "r_h", "r_w",
     "OC", "x_group", "y_group",  # columns per group; from one group to the next
-    "height", "rows_per_task", "row_blocks", "row_step",
+    "height", "row_unit", "rows_per_task", "row_blocks", "row_step",
     "panels_per_task", "panel_blocks", "panel_step", "group_step",
     "activate", "activate_args",  # row function of the epilogue, or 0
     "gate", "gate_n",  # factors of the run's floats, per image; or 0

@@ -22,7 +22,7 @@ columns are brought to one size by powers of two, and the results back.
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import call_kernel, floats, integers
-from .conv import fill_rows, fill_table, panel_product
+from .conv import fill_rows, fill_table, panel_product, rows_of_block
 
 # The tables of row addresses: x, y and r of the upper and the lower half, S, partial sums.
 X1, Y1, R1, X2, Y2, R2, S, U, V, W = range(10)
@@ -138,9 +138,8 @@ def block_of(block, part_blocks, pixels, unit):
     middle = (pairs + 1) // 2
     part, i = block // part_blocks, block % part_blocks
     rows = pairs - middle if part else middle
-    units = (rows + unit - 1) // unit
-    begin, end = units * i // part_blocks * unit, units * (i + 1) // part_blocks * unit
-    return part * middle + begin, min(end, rows) - begin
+    begin, n_pairs = rows_of_block(i, part_blocks, rows, unit)
+    return part * middle + begin, n_pairs
 
 
 @inline

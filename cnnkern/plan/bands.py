@@ -65,7 +65,8 @@ def join_in_bands(
     band = whole_lines(reader_copy + reader_nbytes)
     lowering.scratch(band + band_rows * row_nbytes)
     one_row_each = {
-        "rows_per_task": W, "row_blocks": N * H, "row_step": 1, "group_step": N * H,
+        "row_unit": W, "rows_per_task": W, "row_blocks": N * H, "row_step": 1,
+        "group_step": N * H,
         "panels_per_task": -(-C // lowering.isa.tile_columns),
         "panel_blocks": 1, "panel_step": 1,
     }  # fmt: skip

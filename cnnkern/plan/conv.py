@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # Output pixels of a task: 8 tiles of 14, so that a panel read from L2 serves several tiles
 # and the input rows of the task stay in L2 beside it.
 ROWS_PER_TASK = 112
+# Blocks of rows where threads keep to theirs: a few, so that several threads have some.
+MIN_ROW_BLOCKS = 4
 # Tasks of a step: enough for several threads to end together.
 MIN_TASKS = 16
 # The same where each task scales its rows anew: those that share rows do it several times.
@@ -242,8 +244,7 @@ def lower_matrix(
     lowering.flops = flops or own_flops
     blocks = _blocks(
         M, -(-N // isa.tile_columns), own_flops + FILTER_FLOPS * K * N * groups, groups, isa,
-        by_rows=gate is not None or TRANSFER_COST * M * (runs.length + N) > K * N,
-        min_tasks=MIN_TASKS if gate is None else MIN_GATED_TASKS,
+        by_rows=TRANSFER_COST * M * (runs.length + N) > K * N, is_gated=gate is not None,
     )  # fmt: skip
     scratch, pixel_nbytes = scratch_nbytes(blocks["rows_per_task"], isa), x_strides[3]
     optional: dict[str, Any] = {}
@@ -308,33 +309,32 @@ def _part(y: Buffer, outputs: Sequence[range]) -> Buffer:
 
 
 def _blocks(
-    M: int, panels: int, work: int, groups: int, isa: Isa, by_rows: bool, min_tasks: int
+    M: int, panels: int, work: int, groups: int, isa: Isa, by_rows: bool, is_gated: bool
 ) -> dict[str, int]:
-    """Cut M rows and N panels into tasks of one size: panels only where rows are few.
+    """Cut M rows into few blocks, and N panels until there are enough tasks.
 
-    Neighbouring tasks share their rows, or their panels if not `by_rows`. A thread that keeps
-    to some rows finds its input in its own cache, but reads all filters. A single row has
-    tiles of several panels.
+    Every block of rows reads all filters, and tiles of few rows wait for their sums: rows are
+    cut after whole tiles. Neighbouring tasks share their rows, or their panels if not
+    `by_rows`: a thread that keeps to some rows finds its input in its own cache. Gated tasks
+    scale their rows, and so share none if they need not. A single row has tiles of several
+    panels.
     """
+    by_rows = by_rows or is_gated
     MR, at_once = isa.heights[0], isa.panels_of_pixel if M == 1 else 1
-    rows = min(ROWS_PER_TASK, max(-(-M // MR), 1) * MR)
-    wanted = max(min(min_tasks, work // MIN_TASK_FLOPS), 1)
-    height = 1 if by_rows and min_tasks * MR <= M else 2
-    while rows > height * MR and -(-M // rows) * groups < wanted:
-        rows = -(-rows // 2 // MR) * MR
-    row_blocks = max(-(-M // rows), 1)
+    units = max(-(-M // MR), 1)
+    wanted = max(min(MIN_GATED_TASKS if is_gated else MIN_TASKS, work // MIN_TASK_FLOPS), 1)
+    least = wanted if is_gated else min(wanted, MIN_ROW_BLOCKS) if by_rows else 1
+    row_blocks = max(least, -(-units // (ROWS_PER_TASK // MR)), -(-wanted // (panels * groups)))
+    row_blocks = min(row_blocks + row_blocks % 2, units) if row_blocks > 1 else 1
     panel_blocks = -(-wanted // (row_blocks * groups))
-    if row_blocks > 1:  # two threads end together
+    if wanted > 1:  # two threads end together
         panel_blocks += row_blocks * panel_blocks * groups % 2
     panel_blocks = min(panel_blocks, panels)
     per_task = -(-panels // (panel_blocks * at_once)) * at_once
     panel_blocks = -(-panels // per_task)
-    if row_blocks > 1:
-        row_blocks += row_blocks * panel_blocks * groups % 2
-        rows = -(-M // row_blocks)
-        row_blocks = -(-M // rows)
     return {
-        "rows_per_task": rows,
+        "row_unit": MR,
+        "rows_per_task": -(-units // row_blocks) * MR,
         "row_blocks": row_blocks,
         "row_step": panel_blocks if by_rows else 1,
         "panels_per_task": per_task,
