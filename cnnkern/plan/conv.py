@@ -323,10 +323,11 @@ def _blocks(
     MR, at_once = isa.heights[0], isa.panels_of_pixel if M == 1 else 1
     units = max(-(-M // MR), 1)
     wanted = max(min(MIN_GATED_TASKS if is_gated else MIN_TASKS, work // MIN_TASK_FLOPS), 1)
-    least = wanted if is_gated else min(wanted, MIN_ROW_BLOCKS) if by_rows else 1
-    row_blocks = max(least, -(-units // (ROWS_PER_TASK // MR)), -(-wanted // (panels * groups)))
+    of_group = -(-wanted // groups)
+    least = of_group if is_gated else min(of_group, MIN_ROW_BLOCKS) if by_rows else 1
+    row_blocks = max(least, -(-units // (ROWS_PER_TASK // MR)), -(-of_group // panels))
     row_blocks = min(row_blocks + row_blocks % 2, units) if row_blocks > 1 else 1
-    panel_blocks = -(-wanted // (row_blocks * groups))
+    panel_blocks = -(-of_group // row_blocks)
     if wanted > 1:  # two threads end together
         panel_blocks += row_blocks * panel_blocks * groups % 2
     panel_blocks = min(panel_blocks, panels)

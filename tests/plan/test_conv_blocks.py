@@ -55,6 +55,12 @@ def test_two_threads_end_together() -> None:
     assert panels["panel_blocks"] == 8
 
 
+def test_groups_are_tasks_already() -> None:
+    """49 rows of 36 groups, as Winograd's points are, stay one block each."""
+    blocks = _blocks(49, 32, 10**9, 36, AVX2, by_rows=True, is_gated=False)
+    assert (blocks["row_blocks"], blocks["panel_blocks"]) == (1, 1)
+
+
 def test_a_small_product_is_one_task() -> None:
     blocks = _blocks(49, 8, 200_000, 1, AVX512, by_rows=True, is_gated=False)
     assert (blocks["row_blocks"], blocks["panel_blocks"]) == (1, 1)
