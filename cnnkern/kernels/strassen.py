@@ -26,6 +26,7 @@ from .conv import fill_rows, fill_table, panel_product, rows_of_block
 
 # The tables of row addresses: x, y and r of the upper and the lower half, S, partial sums.
 X1, Y1, R1, X2, Y2, R2, S, U, V, W = range(10)
+FAR = 1  # halves pay where filters are large: others have taken their place in the caches
 
 
 def f32_strassen(isa: Isa):
@@ -89,7 +90,7 @@ def _products(isa: Isa):
         """Set partial sums to a product, plus other partial sums if given."""
         multiply_panel(
             n, height, UNITS, x_rows, run, 1, p.K, panel, 0, y_rows,
-            0, u_rows, 0, 0, NR, p.K, 0, 0, p.lowest, p.highest,
+            0, u_rows, 0, 0, NR, p.K, 0, FAR, p.lowest, p.highest,
         )  # fmt: skip
 
     @inline
@@ -97,7 +98,8 @@ def _products(isa: Isa):
         """Set columns of y to a product, if it has a run, plus partial sums, and the rest."""
         multiply_panel(
             n, height, UNITS, x_rows, run, n_runs, p.K, panel, 0, y_rows,
-            r_rows if p.r else 0, u_rows, p.scales + column, column, NR, p.K, 0, 0, p.lo, p.hi,
+            r_rows if p.r else 0, u_rows, p.scales + column, column, NR, p.K, 0, FAR,
+            p.lo, p.hi,
         )  # fmt: skip
 
     @inline
