@@ -22,6 +22,8 @@ from .vector import I64, function_in
 
 # Output pixels of a tile: 7 divides the usual widths 112, 56, 28, 14, 7.
 WIDTHS = (7, 4, 2, 1)
+# Addresses that are one sum, and few registers: x86 multiplies a step by 1, 2 or 4 on the way.
+PIXELS_AT_ONCE = 4
 
 ARGUMENTS = (
     "x",  # address of the first pixel's channel vector
@@ -104,19 +106,25 @@ def _emit_tile(simd, named, window, width, mask):
     nbytes = simd.vector_nbytes
     sums = simd.variables([simd.load(named["bias"])] * width)
     (filters,) = simd.variables([named["filters"]])
+    steps = [b.mul(named["x_pixel"], ir.Constant(I64, n)) for n in range(1 + PIXELS_AT_ONCE)]
     with cgutils.for_range(b, named["n_runs"]) as run:
         offset = simd.word(named["runs"], run.index)
         pixel, address = b.add(named["x"], offset), b.load(filters)
         columns = [simd.load(simd.offset(address, k * nbytes)) for k in range(taps)]
         for position in range((width - 1) * stride + taps):
-            x = simd.load(pixel, mask)
+            if position and position % PIXELS_AT_ONCE == 0:
+                pixel = b.add(pixel, steps[PIXELS_AT_ONCE])
+            x = simd.load(b.add(pixel, steps[position % PIXELS_AT_ONCE]), mask)
             for t, slot in enumerate(sums):
                 k = position - t * stride
                 if 0 <= k < taps:
                     b.store(simd.multiply_add(x, columns[k], b.load(slot)), slot)
-            pixel = b.add(pixel, named["x_pixel"])
         b.store(simd.offset(address, taps * nbytes), filters)
-    low, high, y = simd.splat(named["lo"]), simd.splat(named["hi"]), named["y"]
+    low, high, y = named["lo"], named["hi"], named["y"]
+    with b.if_then(simd.is_bounded(low, high)):
+        bounds = simd.splat(low), simd.splat(high)
+        for slot in sums:
+            b.store(simd.clip(b.load(slot), *bounds), slot)
     for slot in sums:
-        simd.store(simd.clip(b.load(slot), low, high), y, mask)
+        simd.store(b.load(slot), y, mask)
         y = b.add(y, named["y_pixel"])

@@ -1,5 +1,6 @@
 """Vectors of one instruction set as an LLVM builder sees them."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -137,6 +138,14 @@ class Simd:
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """Return a * b + c."""
         return multiply_add(self.builder, self.isa, a, b, c)
+
+    def is_bounded(self, low: Any, high: Any) -> Any:
+        """Return whether to clip to the floats `low` and `high` changes anything."""
+        b = self.builder
+        return b.or_(
+            b.fcmp_ordered(">", low, ir.Constant(F32, -math.inf)),
+            b.fcmp_ordered("<", high, ir.Constant(F32, math.inf)),
+        )
 
     def clip(self, x: Any, low: Any, high: Any) -> Any:
         """Return ``x < low ? low : x > high ? high : x``, which keeps NaN."""

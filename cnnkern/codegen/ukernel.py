@@ -23,7 +23,6 @@ few sums to keep the units busy, and one panel's filters arrive too slowly: ther
 one pixel and several panels.
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -359,11 +358,7 @@ class _Tile:
 
     def _clip(self, named, sums):
         b, low, high = self.builder, named["lo"], named["hi"]
-        is_bounded = b.or_(
-            b.fcmp_ordered(">", low, ir.Constant(F32, -math.inf)),
-            b.fcmp_ordered("<", high, ir.Constant(F32, math.inf)),
-        )
-        with b.if_then(is_bounded):
+        with b.if_then(self.simd.is_bounded(low, high)):
             lows, highs = ([part.splat(bound) for part in self.row] for bound in (low, high))
             for row in sums:
                 for part, slot, *bounds in zip(self.row, row, lows, highs, strict=True):
