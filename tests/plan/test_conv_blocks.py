@@ -48,7 +48,7 @@ def test_neighbouring_tasks_share_rows_or_panels() -> None:
 
 
 def test_two_threads_end_together() -> None:
-    """Of 784 rows and one panel 7 tasks would be 3 and 4; so would 7 of one row."""
+    """Of 784 rows and one panel 7 tasks would be 3 and 4; so would 7 of 5 rows' panels."""
     rows = _blocks(784, 1, 10**6, 1, AVX512, by_rows=True, is_gated=False)
     assert (rows["rows_per_task"], rows["row_blocks"]) == (98, 8)
     panels = _blocks(5, 8, 7 * 200_000, 1, AVX512, by_rows=False, is_gated=False)
@@ -88,10 +88,12 @@ def test_blocks_cover_everything_once(
     blocks = _blocks(M, panels, flops, groups, isa, by_rows, is_gated)
     most, per_task = blocks["rows_per_task"], blocks["panels_per_task"]
     assert most <= ROWS_PER_TASK
-    unit, n = blocks["row_unit"], blocks["row_blocks"]
-    cuts = [rows_of_block.py_func(i, n, M, unit) for i in (0, n // 2, n - 1)]
-    assert all(0 < rows <= most and begin % unit == 0 for begin, rows in cuts)
-    assert sum(cuts[-1]) == M
+    unit, n, first = blocks["row_unit"], blocks["row_blocks"], 0
+    for block in range(n):
+        begin, rows = rows_of_block.py_func(block, n, M, unit)
+        assert begin == first and begin % unit == 0 and 0 < rows <= most
+        first += rows
+    assert first == M
     assert (blocks["panel_blocks"] - 1) * per_task < panels <= blocks["panel_blocks"] * per_task
 
 
