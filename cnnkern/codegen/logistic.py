@@ -1,8 +1,9 @@
 """The logistic function where a register holds a table: powers of two by look-up.
 
-e**-x = 2**(n / 16) * e**-SHIFT * e**r with n = round(-16 x / ln 2): the low four bits of n pick
-one of the 16 floats of a register, the others go into the exponent, and a polynomial of degree
-3 is left of e**r, where without a table it has 6 (kernels/functions.py).
+e**-x = (2**(n / LANES) / FIRST) * (FIRST * e**r) with n = round(-LANES x / ln 2): the lowest
+bits of n pick one of the floats of a register, the others go into the exponent, and a
+polynomial of degree 3 is left of the other factor, where without a table it has degree 6
+(kernels/functions.py).
 """
 
 import math
@@ -19,17 +20,15 @@ from .isa import Isa
 from .simd import Simd
 from .vector import I32, I64, external
 
-BITS = 4
-STEPS = 1 << BITS  # as many as lanes
+# Of an instruction set, what permutes a register's floats as those of another say.
+PERMUTES = {"avx512f": "llvm.x86.avx512.permvar.sf.512", "avx2": "llvm.x86.avx2.permps"}
 LN2_HIGH, LN2_LOW = 0.693145751953125, 1.428606765330187e-06  # as in kernels/functions.py
 ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves an integer in the low bits
-# Between these, e**-x is a normal number; above, adding it to 1 changes nothing.
-MIN, MAX = -88.0, 86.0
-# With this one the entries of the table have the smallest rounding errors: 0.42 * 2**-24.
-SHIFT = 2121 * 2.0**-20
-# e**r - 1 = r * (1 + r * (SQUARE + r * CUBE)) on |r| <= LIMIT, with the least largest error.
-LIMIT = math.log(2) / STEPS / 2 + SHIFT
-SQUARE, CUBE = 1 / 2 + (2 * math.sqrt(2) - 2) * LIMIT**2 / 24, 1 / 6
+# Above, adding e**-x to 1 changes nothing.
+MAX = 86.0
+# Divided by this float, the entries of a table have small rounding errors: 0.17 * 2**-24 of 8,
+# 0.43 of 16; undivided they have 0.54 and 0.79.
+FIRST = 1 - 41310 * 2.0**-24
 
 
 def map_row(isa: Isa, function: Callable[[Simd, Any], Any]):
@@ -73,32 +72,43 @@ def sigmoid(simd: Simd, x: Any) -> Any:
 
 
 def _divisor(simd: Simd, x: Any) -> Any:
-    """1 + e**-x."""
-    b, constant = simd.builder, simd.constant
-    limited = b.select(b.fcmp_ordered(">", x, constant(MAX)), constant(MAX), x)
-    shifted = simd.multiply_add(limited, constant(-STEPS / math.log(2)), constant(ROUND))
+    """1 + e**-x; infinity where that overflows."""
+    b, constant, steps = simd.builder, simd.constant, simd.isa.lanes
+    # e**r = 1 + r * (1 + r * (square + r / 6)), with the least largest error on |r| <= limit.
+    limit = math.log(2) / steps / 2
+    square = 1 / 2 + (2 * math.sqrt(2) - 2) * limit**2 / 24
+    limited = _at_most(simd, x, MAX)
+    shifted = simd.multiply_add(limited, constant(-steps / math.log(2)), constant(ROUND))
+    # Beyond the largest exponent r takes the rest, and the polynomial grows with it.
+    shifted = _at_most(simd, shifted, ROUND + 128 * steps - 1)
     n = b.fsub(shifted, constant(ROUND))
-    r = simd.multiply_add(n, constant(-LN2_HIGH / STEPS), b.fneg(limited))
-    r = b.fadd(simd.multiply_add(n, constant(-LN2_LOW / STEPS), r), constant(SHIFT))
-    power = _power(simd, b.bitcast(shifted, ir.VectorType(I32, STEPS)))
-    terms = simd.multiply_add(r, constant(CUBE), constant(SQUARE))
-    terms = simd.multiply_add(r, terms, constant(1.0))
-    divisor = b.fadd(simd.multiply_add(b.fmul(power, r), terms, power), constant(1.0))
-    return b.select(b.fcmp_ordered("<", x, constant(MIN)), constant(math.inf), divisor)
+    r = simd.multiply_add(n, constant(-LN2_HIGH / steps), b.fneg(limited))
+    r = simd.multiply_add(n, constant(-LN2_LOW / steps), r)
+    p = simd.multiply_add(r, constant(FIRST / 6), constant(FIRST * square))
+    p = simd.multiply_add(r, p, constant(FIRST))
+    p = simd.multiply_add(r, p, constant(FIRST))
+    power = _power(simd, b.bitcast(shifted, ir.VectorType(I32, steps)))
+    return simd.multiply_add(power, p, constant(1.0))
+
+
+def _at_most(simd: Simd, x: Any, highest: float) -> Any:
+    """min(x, highest) that keeps NaN."""
+    bound = simd.constant(highest)
+    return simd.builder.select(simd.builder.fcmp_ordered(">", x, bound), bound, x)
 
 
 def _power(simd: Simd, n: Any) -> Any:
-    """2**(n / STEPS) * e**-SHIFT for int32 numbers; their highest 9 - BITS bits may be any.
+    """2**(n / LANES) / FIRST for int32 numbers; their highest bits may be any.
 
     The shift that takes n to the exponent brings its low bits along: the table lacks them.
     """
-    b, shift = simd.builder, 23 - BITS
-    steps = np.arange(STEPS, dtype=np.int32)
-    entries = np.exp(steps * (math.log(2) / STEPS) - SHIFT).astype(np.float32)
+    b, lanes = simd.builder, simd.isa.lanes
+    shift = 23 - (lanes.bit_length() - 1)
+    steps = np.arange(lanes, dtype=np.int32)
+    entries = (np.exp2(steps / lanes) / FIRST).astype(np.float32)
     bits = entries.view(np.int32) - (steps << shift)
     table = b.bitcast(ir.Constant(n.type, bits.tolist()), simd.vector)
-    name = "llvm.x86.avx512.permvar.sf.512"
-    permute = external(b, name, simd.vector, [simd.vector, n.type])
+    permute = external(b, PERMUTES[simd.isa.name], simd.vector, [simd.vector, n.type])
     entry = b.bitcast(b.call(permute, [table, n]), n.type)
-    exponent = b.shl(n, ir.Constant(n.type, [shift] * STEPS))
+    exponent = b.shl(n, ir.Constant(n.type, [shift] * lanes))
     return b.bitcast(b.add(entry, exponent), simd.vector)

@@ -5,7 +5,7 @@ address. `x` and `y` may be the same row. Record PARAMETERS.
 """
 
 from ..codegen import logistic
-from ..codegen.isa import AVX512, Isa
+from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.vector import floats
 from . import functions
@@ -35,7 +35,7 @@ def _with_table(by_table, f):
     """Return the factory of a row function that looks powers up where registers hold them."""
 
     def factory(isa: Isa):
-        if isa is not AVX512:
+        if isa.name not in logistic.PERMUTES:
             return _plain(f)(isa)
         map_row = logistic.map_row(isa, by_table)
 
