@@ -64,7 +64,8 @@ def test_long_sums_round_less() -> None:
 
 
 def test_part_of_a_plan() -> None:
-    for in_parts, K, part in ((False, 200, 200), (True, 200, PART), (True, 100, 100)):
+    cases = (False, 200, 200), (True, PART, PART), (True, 200, PART), (True, 5000, 64)
+    for in_parts, K, part in cases:
         graph = graph_of({"x": (None, K)}, [("y", Dense(np.ones((K, 3)), None), ("x",))])
         plan = make_plan(graph, {"x": (1, K)}, Constants(), in_parts=in_parts)
         assert [step.fields["part"] for step in plan.steps] == [part]
