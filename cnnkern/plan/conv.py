@@ -45,8 +45,9 @@ MIN_GATED_TASKS = 8
 # Bytes of filters from the L3 cache in the time of a byte of the input from another core.
 # The cores of a virtual machine often share no L3, and it does not say so.
 TRANSFER_COST = 8
-# Least products of a partial sum, where sums of more are taken in parts.
-PART = 32
+# Least products of a partial sum, where sums of more are taken in parts, and most of a sum in
+# kernels that take none in parts.
+PART, MAX_WHOLE = 32, 128
 # Below this many operations a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
 FAR_NBYTES = 4 << 20  # filters of a matrix that no cache keeps until the next run
@@ -119,7 +120,7 @@ def is_narrow(lowering: Lowering, C: int, OC: int, K: int) -> bool:
     Every lane has a sum of its own; where it were long and sums are taken in parts, it is not.
     """
     lanes = lowering.isa.lanes
-    is_short = PART * lanes >= K
+    is_short = MAX_WHOLE * lanes >= K
     return OC <= NARROW_COLUMNS and lanes <= C and (is_short or not lowering.in_parts)
 
 
@@ -130,7 +131,7 @@ def is_plane(lowering: Lowering, x_strides: Strides, y: Buffer, C: int, K: int) 
     """
     OC, few = y.shape[-1], lowering.isa.plane_columns
     touch = x_strides[3] == FLOAT_NBYTES and y.strides[3] == FLOAT_NBYTES * OC
-    is_short = K <= PART or not lowering.in_parts
+    is_short = K <= MAX_WHOLE or not lowering.in_parts
     return C == 1 < K and few >= OC and touch and is_short
 
 
