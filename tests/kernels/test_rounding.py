@@ -67,6 +67,8 @@ def test_sigmoid_is_within_3_ulp(isa: Any) -> None:
     normal = x[x >= SIGMOID_NORMAL]
     exact = 1 / (1 + np.exp(-normal.astype(np.float64)))
     assert ulps(sigmoid(normal), exact).max() <= 3
+    nearly_zero = sigmoid(x[(x >= SIGMOID_ZERO) & (x < SIGMOID_NORMAL)])
+    assert ((nearly_zero >= 0) & (nearly_zero < 1.001 * np.exp(SIGMOID_NORMAL))).all()
     assert not sigmoid(x[x < SIGMOID_ZERO]).any()
     special = sigmoid(np.array([0, -0.0, np.inf, -np.inf, np.nan], np.float32))
     np.testing.assert_array_equal(special, np.array([0.5, 0.5, 1, 0, np.nan], np.float32))
