@@ -1,15 +1,21 @@
-"""The depthwise micro-kernel: a row of output pixels of a channel vector, in registers.
+"""The depthwise micro-kernel: output pixels of a channel vector, in registers.
 
     y[t, c] = clip(b[c] + sum over runs r, taps k of x[t*stride + k, c] * w[r, k, c], lo, hi)
 
 `x` is a row of pixels; run r starts ``runs[r]`` bytes later and has `taps` neighbouring
 pixels. Each input vector is loaded once and feeds every output that it belongs to. One call
-takes all channel vectors of the row, one after the other.
+takes all channel vectors of a tile, one after the other, and then those of the next tile.
 
     packed filters of a channel vector:  | bias | r=0: k=0 .. taps-1 | r=1: ... |
 
-Register budget: `width` accumulators, `taps` filter vectors, 1 input: at most 7 + 7 + 1.
+Where the registers hold twice the sums and the filters of two runs, a pair of rows is done at
+once: run r of the upper one is run r-1 of the lower one. It loads three inputs where two
+single rows load four, and has more sums than the multiply-add units have stages.
+
+Register budget: `width` accumulators and `taps` filter vectors per row, 1 input.
 """
+
+from typing import NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -20,45 +26,68 @@ from .isa import Isa
 from .simd import Simd
 from .vector import I64, function_in
 
-# Output pixels of a tile: 7 divides the usual widths 112, 56, 28, 14, 7.
-WIDTHS = (7, 4, 2, 1)
+# Output pixels of a tile: 7 divides the usual widths 112, 56, 28, 14, 7; 4 divides three of
+# them and with 3 makes 7. Pairs of less than 4 would load more than single rows do.
+WIDTHS = (7, 4, 3, 2, 1)
+MIN_PAIR_WIDTH = 4
 # Addresses that are one sum, and few registers: x86 multiplies a step by 1, 2 or 4 on the way.
 PIXELS_AT_ONCE = 4
 
 ARGUMENTS = (
     "x",  # address of the first pixel's channel vector
     "x_pixel",  # bytes from one input pixel to the next
-    "runs",  # address of int64[n_runs]: each run's offset in bytes
-    "n_runs",
-    "bias",  # address of the bias of the first channel vector
-    "filters",  # address of the first run's filters
+    "runs",  # address of int64[]: each run's offset in bytes
+    "first", "end",  # the runs that lie in the image
+    "filters",  # address of the first channel vector's
     "filters_nbytes",  # from one channel vector to the next
     "y",
     "y_pixel",  # bytes from one output pixel to the next
+    "y_row",  # bytes from the upper row of a pair to the lower one
     "n_vectors",
     "n_valid",  # channels of the last vector
-)
+)  # fmt: skip
 
 
-def depthwise_call(isa: Isa, taps: int, stride: int):
-    """Return ``tile(n_pixels, *ARGUMENTS, lo, hi)``: does and returns one of WIDTHS pixels.
+class Window(NamedTuple):
+    """What a tile is compiled for."""
 
-    It takes the widest tile of at most `n_pixels` output pixels. Vectors are whole but for a
-    single one of less than LANES valid channels.
+    taps: int  # a pair's window has as many runs
+    stride: int
+    rows: int  # 1, or 2 for a pair
+
+
+def has_pairs(isa: Isa, taps: int, stride: int) -> bool:
+    """Tell whether two output rows at once, of a square window, pay."""
+    return taps > 1 == stride and _widths(isa, Window(taps, stride, 2))[0] >= MIN_PAIR_WIDTH
+
+
+def _widths(isa: Isa, window: Window) -> tuple[int, ...]:
+    """Return the widths of tiles whose sums and filters the registers hold."""
+    if window.rows == 1:
+        return WIDTHS
+    most = max((isa.registers - 1) // window.rows - window.taps, WIDTHS[-1])
+    return tuple(width for width in WIDTHS if width <= most)
+
+
+def depthwise_call(isa: Isa, window: Window):
+    """Return ``tiles(n_pixels, *ARGUMENTS, lo, hi)``: does and returns some output pixels.
+
+    It does as many of the widest tiles of at most `n_pixels` pixels as there are. Vectors are
+    whole but for a single one of less than LANES valid channels.
     """
 
     @intrinsic
-    def tile(
-        typing, n_pixels, x, x_pixel, runs, n_runs, bias, filters, filters_nbytes, y, y_pixel,
-        n_vectors, n_valid, lo, hi,
+    def tiles(
+        typing, n_pixels, x, x_pixel, runs, first, end, filters, filters_nbytes, y, y_pixel,
+        y_row, n_vectors, n_valid, lo, hi,
     ):  # fmt: skip
         def emit(context, builder, signature, args):
-            return _emit_dispatch(builder, isa, (taps, stride), args[0], args[1:])
+            return _emit_dispatch(builder, isa, window, args[0], args[1:])
 
         integers = [types.int64] * (1 + len(ARGUMENTS))
         return types.int64(*integers, types.float32, types.float32), emit
 
-    return tile
+    return tiles
 
 
 def _emit_dispatch(builder, isa, window, n_pixels, tile_args):
@@ -66,15 +95,16 @@ def _emit_dispatch(builder, isa, window, n_pixels, tile_args):
     done = builder.append_basic_block("depthwise.done")
     result = builder.alloca(I64)
     is_full = builder.icmp_signed(">=", tile_args[-3], ir.Constant(I64, isa.lanes))
-    for width in WIDTHS:
-        fits = builder.icmp_signed(">=", n_pixels, ir.Constant(I64, width))
-        with builder.if_then(fits):
+    for width in _widths(isa, window):
+        pixels = ir.Constant(I64, width)
+        with builder.if_then(builder.icmp_signed(">=", n_pixels, pixels)):
+            n_tiles = builder.sdiv(n_pixels, pixels)
             with builder.if_else(is_full) as (full, partial):
                 for branch, is_masked in ((full, False), (partial, True)):
                     with branch:
                         function = _function(builder.module, isa, window, width, is_masked)
-                        builder.call(function, tile_args)
-            builder.store(ir.Constant(I64, width), result)
+                        builder.call(function, [n_tiles, *tile_args])
+            builder.store(builder.mul(n_tiles, pixels), result)
             builder.branch(done)
             builder.position_at_end(builder.append_basic_block("depthwise.unused"))
     builder.branch(done)
@@ -83,48 +113,100 @@ def _emit_dispatch(builder, isa, window, n_pixels, tile_args):
 
 
 def _function(module, isa, window, width, is_masked):
-    taps, stride = window
     kind = "masked" if is_masked else "full"
-    name = f"f32_depthwise_{width}_k{taps}s{stride}_{kind}__{isa.name}"
+    name = (
+        f"f32_depthwise_{window.rows}x{width}_k{window.taps}s{window.stride}_{kind}__{isa.name}"
+    )
 
     def emit(builder, named):
         simd = Simd(isa, builder)
         mask = simd.mask(named["n_valid"]) if is_masked else None
-        with cgutils.for_range(builder, named["n_vectors"]) as vector:
-            channels = builder.mul(vector.index, ir.Constant(I64, simd.vector_nbytes))
-            packed = builder.mul(vector.index, named["filters_nbytes"])
-            offsets = {"x": channels, "y": channels, "bias": packed, "filters": packed}
-            here = {name: builder.add(named[name], offset) for name, offset in offsets.items()}
-            _emit_tile(simd, named | here, window, width, mask)
+        step, pixels = ir.Constant(I64, width * window.stride), ir.Constant(I64, width)
+        with cgutils.for_range(builder, named["n_tiles"]) as tile:
+            x_tile = builder.mul(tile.index, builder.mul(named["x_pixel"], step))
+            y_tile = builder.mul(tile.index, builder.mul(named["y_pixel"], pixels))
+            with cgutils.for_range(builder, named["n_vectors"]) as vector:
+                channels = builder.mul(vector.index, ir.Constant(I64, simd.vector_nbytes))
+                here = {
+                    "x": builder.add(x_tile, channels),
+                    "y": builder.add(y_tile, channels),
+                    "filters": builder.mul(vector.index, named["filters_nbytes"]),
+                }
+                here = {name: builder.add(named[name], nbytes) for name, nbytes in here.items()}
+                _emit_tile(simd, named | here, window, width, mask)
 
-    return function_in(module, name, ARGUMENTS, ("lo", "hi"), emit)
+    return function_in(module, name, ("n_tiles", *ARGUMENTS), ("lo", "hi"), emit)
 
 
 def _emit_tile(simd, named, window, width, mask):
-    taps, stride = window
     b = simd.builder
-    nbytes = simd.vector_nbytes
-    sums = simd.variables([simd.load(named["bias"])] * width)
-    (filters,) = simd.variables([named["filters"]])
+    bias = simd.load(named["filters"])
+    rows = [simd.variables([bias] * width) for _ in range(window.rows)]
+    emit_runs = _emit_runs if window.rows == 1 else _emit_runs_of_pair
+    emit_runs(simd, named, window, rows, mask)
+    _emit_clip(simd, named["lo"], named["hi"], [slot for sums in rows for slot in sums])
+    y = named["y"]
+    for sums in rows:
+        pixel = y
+        for slot in sums:
+            simd.store(b.load(slot), pixel, mask)
+            pixel = b.add(pixel, named["y_pixel"])
+        y = b.add(y, named["y_row"])
+
+
+def _emit_runs(simd, named, window, rows, mask):
+    """Emit the loop over the runs of a single row."""
+    b = simd.builder
+    run_nbytes = ir.Constant(I64, window.taps * simd.vector_nbytes)
+    (filters,) = simd.variables([b.add(named["filters"], b.mul(named["first"], run_nbytes))])
+    one = ir.Constant(I64, 1)
+    with cgutils.for_range_slice(b, named["first"], named["end"], one, I64) as (run, _):
+        _emit_run(simd, named, run, [(rows[0], b.load(filters))], window, mask)
+        b.store(b.add(b.load(filters), run_nbytes), filters)
+
+
+def _emit_runs_of_pair(simd, named, window, rows, mask):
+    """Emit every run of both rows, one after the other: loops would cost a tenth."""
+    b = simd.builder
+    run_nbytes = window.taps * simd.vector_nbytes
+    for r in range(window.taps + 1):
+        run = ir.Constant(I64, r)
+        terms = [
+            (sums, simd.offset(named["filters"], (r - row) * run_nbytes))
+            for row, sums in enumerate(rows)
+            if 0 <= r - row < window.taps
+        ]
+        begins = b.icmp_signed("<=", named["first"], run)
+        with b.if_then(b.and_(begins, b.icmp_signed("<", run, named["end"]))):
+            _emit_run(simd, named, run, terms, window, mask)
+
+
+def _emit_run(simd, named, run, terms, window, mask):
+    """Emit what a run adds to rows of sums, each given with the address of its filters."""
+    b = simd.builder
+    taps, stride, _ = window
+    after_bias = [(1 + k) * simd.vector_nbytes for k in range(taps)]
+    columns = [
+        [simd.load(simd.offset(filters, nbytes)) for nbytes in after_bias]
+        for _, filters in terms
+    ]
+    pixel = b.add(named["x"], simd.word(named["runs"], run))
     steps = [b.mul(named["x_pixel"], ir.Constant(I64, n)) for n in range(1 + PIXELS_AT_ONCE)]
-    with cgutils.for_range(b, named["n_runs"]) as run:
-        offset = simd.word(named["runs"], run.index)
-        pixel, address = b.add(named["x"], offset), b.load(filters)
-        columns = [simd.load(simd.offset(address, k * nbytes)) for k in range(taps)]
-        for position in range((width - 1) * stride + taps):
-            if position and position % PIXELS_AT_ONCE == 0:
-                pixel = b.add(pixel, steps[PIXELS_AT_ONCE])
-            x = simd.load(b.add(pixel, steps[position % PIXELS_AT_ONCE]), mask)
+    width = len(terms[0][0])
+    for position in range((width - 1) * stride + taps):
+        if position and position % PIXELS_AT_ONCE == 0:
+            pixel = b.add(pixel, steps[PIXELS_AT_ONCE])
+        x = simd.load(b.add(pixel, steps[position % PIXELS_AT_ONCE]), mask)
+        for (sums, _), row_columns in zip(terms, columns, strict=True):
             for t, slot in enumerate(sums):
                 k = position - t * stride
                 if 0 <= k < taps:
-                    b.store(simd.multiply_add(x, columns[k], b.load(slot)), slot)
-        b.store(simd.offset(address, taps * nbytes), filters)
-    low, high, y = named["lo"], named["hi"], named["y"]
+                    b.store(simd.multiply_add(x, row_columns[k], b.load(slot)), slot)
+
+
+def _emit_clip(simd, low, high, slots):
+    b = simd.builder
     with b.if_then(simd.is_bounded(low, high)):
         bounds = simd.splat(low), simd.splat(high)
-        for slot in sums:
+        for slot in slots:
             b.store(simd.clip(b.load(slot), *bounds), slot)
-    for slot in sums:
-        simd.store(b.load(slot), y, mask)
-        y = b.add(y, named["y_pixel"])

@@ -20,6 +20,7 @@ class Isa:
 
     name: str
     lanes: int  # float32 per vector register
+    registers: int
     heights: tuple[int, ...]  # tile heights, tallest first; see each record's reason
     vectors: int  # vector columns of a full tile
     unit: int  # columns of the shorter vector that a narrow tile may end in
@@ -61,19 +62,19 @@ class Isa:
 # 32 registers: 14 x 2 accumulators, 2 filter vectors; the FMA broadcasts pixels itself. Half
 # a vector takes half the time where the unit is half as wide (Zen 4).
 AVX512 = Isa(
-    "avx512f", 16, (14, 12, 10, 8, 7, 6, 4, 2, 1), 2, 8,
+    "avx512f", 16, 32, (14, 12, 10, 8, 7, 6, 4, 2, 1), 2, 8,
     frozenset({"avx512f", "avx512vl"}), "x86-64-v4",
     has_fma=True, has_masks=True, unroll=1,
 )  # fmt: skip
 # 16 registers: 6 x 2 accumulators, 2 filter vectors, 1 broadcast pixel. Half of what such a
 # tile does is not a multiply-add: decoders that are slow or shared between threads limit it.
 AVX2 = Isa(
-    "avx2", 8, (6, 4, 3, 2, 1), 2, 8, frozenset({"avx2", "fma"}), "haswell",
+    "avx2", 8, 16, (6, 4, 3, 2, 1), 2, 8, frozenset({"avx2", "fma"}), "haswell",
     has_fma=True, has_masks=False, unroll=4,
 )  # fmt: skip
 # 16 registers of 4 lanes (SSE2; NEON has 32): 6 x 2 accumulators, 2 filter vectors, 1 pixel.
 GENERIC = Isa(
-    "generic", 4, (6, 4, 3, 2, 1), 2, 4, frozenset(),
+    "generic", 4, 16, (6, 4, 3, 2, 1), 2, 4, frozenset(),
     "x86-64" if platform.machine() in ("x86_64", "AMD64") else "",
     has_fma=platform.machine() in ("arm64", "aarch64"), has_masks=False, unroll=1,
 )  # fmt: skip

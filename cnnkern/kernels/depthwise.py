@@ -1,15 +1,17 @@
 """Depthwise convolution: every channel has filters of its own.
 
-    for each task:  one row of output pixels (n, od, oh), a block of channels
-        for each tile of output pixels, for all channel vectors:  codegen/depthwise.py
+    for each band of rows, for each block of channels:
+        for each task, or two at once:  one row of output pixels (n, od, oh)
+            for each tile of output pixels, for all channel vectors:  codegen/depthwise.py
 
-The filters of all channels and the input rows of a task stay in the L2 cache. Rows of the
-window that lie outside of the image are left out, so that only W has a border of zeros.
+The filters of all channels and the input rows of a task stay in the L2 cache, those of a small
+block in the L1 cache from row to row. Rows of the window that lie outside of the image are
+left out, so that only W has a border of zeros.
 
 A global mean that follows finds each row's sum taken while the row was in the L1 cache.
 """
 
-from ..codegen.depthwise import depthwise_call
+from ..codegen.depthwise import Window, depthwise_call, has_pairs
 from ..codegen.fold import MEAN, fold_call
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
@@ -25,41 +27,46 @@ def _depthwise(taps: int, stride: int):
     """
 
     def factory(isa: Isa):
-        tile, add_pixels = depthwise_call(isa, taps, stride), fold_call(isa, MEAN)
+        tiles = depthwise_call(isa, Window(taps, stride, 1))
+        pair_tiles = depthwise_call(isa, Window(taps, stride, 1 + has_pairs(isa, taps, stride)))
+        add_pixels = fold_call(isa, MEAN)
         LANES = isa.lanes
 
         def kernel(p, scratch, begin, end):
-            n_blocks = (p.C + p.channels_per_task - 1) // p.channels_per_task
-            for task in range(begin, end):
-                row, c0 = task // n_blocks, task % n_blocks * p.channels_per_task
+            task = begin
+            while task < end:
+                row, rows_left, c0 = place(p, task)
                 C = min(p.channels_per_task, p.C - c0)
                 oh, od, n = row % p.OH, row // p.OH % p.OD, row // (p.OH * p.OD)
                 x_row = p.x + n * p.x_n + od * p.x_d + oh * p.x_h + 4 * c0
                 y_row = p.y + n * p.y_n + od * p.y_d + oh * p.y_h + 4 * c0
-                first, n_runs = runs_inside(p, oh)
-                runs = p.runs + 8 * first
-                bias = p.filters + c0 * p.filter_nbytes
-                filters = bias + 4 * LANES * (1 + first * taps)
+                rows = min(p.rows_at_once, p.OH - oh, rows_left, end - task)
+                first, end_run = runs_inside(p, oh, p.KH + rows - 1)
                 ow = 0
                 while ow < p.OW:
-                    width = 0
+                    n_pixels = min(p.OW - ow, p.pixels_per_call)
+                    done = 0
                     c = 0
                     while c < C:  # whole vectors, then what is left
                         n_vectors = max((C - c) // LANES, 1)
-                        width = tile(
-                            p.OW - ow,
-                            x_row + ow * p.x_w + 4 * c, p.x_pixel, runs, n_runs,
-                            bias + c * p.filter_nbytes, filters + c * p.filter_nbytes,
-                            LANES * p.filter_nbytes,
-                            y_row + ow * p.y_w + 4 * c, p.y_w, n_vectors, C - c, p.lo, p.hi,
+                        arguments = (
+                            n_pixels,
+                            x_row + ow * p.x_w + 4 * c, p.x_pixel, p.runs, first, end_run,
+                            p.filters + (c0 + c) * p.filter_nbytes, LANES * p.filter_nbytes,
+                            y_row + ow * p.y_w + 4 * c, p.y_w, p.y_h, n_vectors, C - c,
+                            p.lo, p.hi,
                         )  # fmt: skip
+                        done = tiles(*arguments) if rows == 1 else pair_tiles(*arguments)
                         c += n_vectors * LANES
                     if p.activate:
-                        activate_pixels(p, y_row + ow * p.y_w, width, C)
-                    ow += width
+                        for r in range(rows):
+                            activate_pixels(p, y_row + r * p.y_h + ow * p.y_w, done, C)
+                    ow += done
                 if p.sums:
-                    sums = p.sums + row * p.sums_row + 4 * c0
-                    add_pixels(y_row, 1, 1, p.OW, 0, 0, p.y_w, C, sums, 1, 0, 0, ONE)
+                    for r in range(rows):
+                        sums, y = p.sums + (row + r) * p.sums_row + 4 * c0, y_row + r * p.y_h
+                        add_pixels(y, 1, 1, p.OW, 0, 0, p.y_w, C, sums, 1, 0, 0, ONE)
+                task += rows
 
         return kernel
 
@@ -67,12 +74,22 @@ def _depthwise(taps: int, stride: int):
 
 
 @inline
-def runs_inside(p, oh):
-    """Return the first run of an output row that lies in the image, and how many do."""
+def place(p, task):
+    """Return a task's row, how many of its band there are from it on, and its first channel."""
+    n_blocks = (p.C + p.channels_per_task - 1) // p.channels_per_task
+    band = task // (p.rows_per_band * n_blocks) * p.rows_per_band
+    n_rows = min(p.rows_per_band, p.N * p.OD * p.OH - band)
+    i = task - band * n_blocks
+    return band + i % n_rows, n_rows - i % n_rows, i // n_rows * p.channels_per_task
+
+
+@inline
+def runs_inside(p, oh, span):
+    """Return which runs of `span` filter rows lie in the image: the first one, their end."""
     top = oh * p.SH - p.PH
     first = max(-(top // p.DH), 0)
-    end = min((p.H - top + p.DH - 1) // p.DH, p.KH)
-    return first * p.runs_per_row, max(end - first, 0) * p.runs_per_row
+    end = min((p.H - top + p.DH - 1) // p.DH, span)
+    return first * p.runs_per_row, end * p.runs_per_row
 
 
 @inline

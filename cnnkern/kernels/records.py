@@ -68,7 +68,8 @@ DEPTHWISE = _record(
     "filter_nbytes",  # packed filters per channel
     "runs", "x_pixel",
     "H", "KH", "SH", "PH", "DH", "runs_per_row",  # filter rows outside are left out
-    "N", "OD", "OH", "OW", "C", "channels_per_task",
+    "rows_at_once",  # 1, or 2 where there are two
+    "N", "OD", "OH", "OW", "C", "channels_per_task", "rows_per_band", "pixels_per_call",
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
     "activate", "activate_args",

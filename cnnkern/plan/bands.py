@@ -53,7 +53,7 @@ def join_in_bands(
     window : that of the reader
     """
     N, _, H, W, C = middle.dims
-    left, right = middle.halo[2]
+    inside = middle.halo[2][0] * middle.strides[3]
     OH = reader.fields["OH"]
     row_nbytes = middle.strides[2]
     rows_per_tile = _rows_per_tile(OH, row_nbytes, window)
@@ -83,6 +83,6 @@ def join_in_bands(
         reader_x=reader.fields["x"].offset_bytes - middle.address.offset_bytes,
         H=H, OH=OH, KH=window.span, SH=window.stride, PH=window.before,
         rows_per_tile=rows_per_tile, tiles=tiles, band_rows=band_rows,
-        row_nbytes=row_nbytes, inside=left * middle.strides[3], after=right * middle.strides[3],
+        row_nbytes=row_nbytes, inside=inside, after=row_nbytes - inside - W * middle.strides[3],
         conv_copy=conv_copy, reader_copy=reader_copy, band=band,
     )  # fmt: skip

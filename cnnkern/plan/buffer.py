@@ -49,14 +49,18 @@ class Buffer:
         """Return a buffer that fills a storage of its own, halo included.
 
         One that `is_spread` or has a halo, and so is read in windows, has a gap after each
-        pixel where too many pixels would otherwise share a set of the L1 cache.
+        pixel where too many pixels would otherwise share a set of the L1 cache. With a halo it
+        has one after each row, too, where the rows of a window would share sets.
         """
         _, *space, channels = lifted(shape)
         d, h, w = (n + sum(pad) for n, pad in zip(space, halo, strict=True))
         s_w = FLOAT_NBYTES * channels
         if is_spread or halo != NO_HALO:
             s_w = spread(s_w)
-        strides = (d * h * w * s_w, h * w * s_w, w * s_w, s_w)
+        s_h = w * s_w
+        if halo != NO_HALO and s_w % (2 * ALIGNMENT) == 0:
+            s_h += ALIGNMENT
+        strides = (d * h * s_h, h * s_h, s_h, s_w)
         start = sum(pad[0] * s for pad, s in zip(halo, strides[1:], strict=True))
         return cls(shape, Address(storage, start), strides, halo)
 

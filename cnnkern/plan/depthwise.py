@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..codegen.depthwise import WIDTHS, has_pairs
+from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.pack import pack_channels
 from ..ops.window import Triple, Window, lift
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 8  # enough tasks for several threads to end together
 CHANNEL_BLOCKS = 4
+# The rows of a larger window are read from the L2 cache once per output row; blocks of few
+# channels stay in the L1 cache while the window moves down. Threads still share the rows.
+MAX_WINDOW_NBYTES, BLOCK_NBYTES, BAND_ROWS = 128 << 10, 256, 7
+ACTIVATED_NBYTES = 8 << 10  # of output that is in the L1 cache when it is activated
 # (taps along W, stride along W) that have a kernel of their own.
 TUNED_WINDOWS = ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
 
@@ -46,24 +52,32 @@ def lower_depthwise(
     name, run_taps = _kernel(sizes[2], strides[2], dilation[2])
     x_step = [s * step for s, step in zip(x.strides[1:], strides, strict=True)]
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
-    runs = _runs(x, sizes, dilation, run_taps)
+    rows_at_once = _rows_at_once(lowering.isa, run_taps, sizes, strides, dilation)
+    runs = _runs(x, (sizes[0], sizes[1] + rows_at_once - 1, sizes[2]), dilation, run_taps)
     batch, OD, OH, OW, _ = y.dims
     K = sizes[0] * sizes[1] * sizes[2]
     lowering.flops = 2 * K * C * batch * OD * OH * OW
-    channels = _channels_per_task(C, batch * OD * OH, lowering.isa.lanes)
-    blocks = -(-C // channels)
+    window_nbytes = sizes[0] * sizes[1] * x.strides[2]
+    channels, band_rows = _block(
+        C, batch * OD * OH, window_nbytes, rows_at_once, lowering.isa.lanes
+    )
+    n_tasks = -(-C // channels) * batch * OD * OH
+    activated = max(ACTIVATED_NBYTES // (FLOAT_NBYTES * channels), max(WIDTHS))
     lowering.call(
         name,
-        batch * OD * OH * blocks, max_claims=claims(y.nbytes),
+        n_tasks, max_claims=min(claims(y.nbytes), max(n_tasks // rows_at_once, 1)),
         x=x.address + -corner, y=y.address,
         filters=lowering.constant(
             owner, "filters", lambda: pack_channels(filters.reshape(K, C), bias, lowering.isa)
         ),
         filter_nbytes=FLOAT_NBYTES * (K + 1),
         runs=lowering.table(runs),
+        runs_per_row=sizes[2] // run_taps if sizes[0] == 1 else 1, rows_at_once=rows_at_once,
         **_along_h(x.dims[2], sizes, strides[1], dilation[1], window.before[1], len(runs)),
         x_pixel=x_step[2] if run_taps == 1 else x.strides[3],
-        N=batch, OD=OD, OH=OH, OW=OW, C=C, channels_per_task=channels,
+        N=batch, OD=OD, OH=OH, OW=OW, C=C,
+        channels_per_task=channels, rows_per_band=band_rows,
+        pixels_per_call=activated if epilogue.activate else OW,
         **stride_fields("x", (x.strides[0], *x_step)), **stride_fields("y", y.strides),
         activate=epilogue.activate, activate_args=epilogue.activate_args, **epilogue.bounds,
     )  # fmt: skip
@@ -104,18 +118,34 @@ def _along_h(
     """
     KD, KH, _ = sizes
     if KD > 1:
-        return {"H": n_runs, "KH": n_runs, "DH": 1, "runs_per_row": 1}
-    return {
-        "H": H, "KH": KH, "SH": stride, "PH": before, "DH": dilation,
-        "runs_per_row": n_runs // KH,
-    }  # fmt: skip
+        return {"H": n_runs, "KH": n_runs, "DH": 1}
+    return {"H": H, "KH": KH, "SH": stride, "PH": before, "DH": dilation}
 
 
-def _channels_per_task(C: int, n_rows: int, lanes: int) -> int:
-    """Cut the channels where there are few rows: several threads shall end together."""
+def _rows_at_once(
+    isa: Isa, run_taps: int, sizes: Triple, strides: Triple, dilation: Triple
+) -> int:
+    """Return how many output rows are done at once where there are as many."""
+    is_plane = sizes == (1, run_taps, run_taps) and dilation[1] == strides[1] == 1
+    return 1 + (is_plane and has_pairs(isa, run_taps, strides[2]))
+
+
+def _block(
+    C: int, n_rows: int, window_nbytes: int, rows_at_once: int, lanes: int
+) -> tuple[int, int]:
+    """Return the channels of a task, and how many rows are done before the next channels.
+
+    There are several blocks of channels where there are few rows, that several threads may
+    end together, and where single rows of large windows are done.
+    """
     vectors = -(-C // lanes)
-    blocks = 1 if n_rows >= MIN_ROWS else min(CHANNEL_BLOCKS, vectors)
-    return -(-vectors // blocks) * lanes
+    blocks, rows = 1, n_rows
+    if n_rows < MIN_ROWS:
+        blocks, rows = min(CHANNEL_BLOCKS, vectors), rows_at_once
+    if window_nbytes > MAX_WINDOW_NBYTES and rows_at_once == 1:
+        blocks = -(-C * FLOAT_NBYTES // BLOCK_NBYTES)
+        rows = -(-n_rows // max(n_rows // BAND_ROWS, 2))
+    return -(-vectors // blocks) * lanes, max(rows, 1)
 
 
 def _kernel(KW: int, SW: int, DW: int) -> tuple[str, int]:

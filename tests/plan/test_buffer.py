@@ -46,6 +46,16 @@ def test_a_halo_by_hand() -> None:
     assert not buffer.is_dense
 
 
+@pytest.mark.parametrize(
+    ("C", "pixel", "row"),
+    [(16, 64, 64 * 6), (24, 96, 96 * 6), (32, 128, 128 * 6 + 64), (512, 2112, 2112 * 6)],
+)
+def test_gaps_spread_windows_over_the_cache(C: int, pixel: int, row: int) -> None:
+    """An even number of lines from row to row would put the rows' pixels in few sets."""
+    halo = ((0, 0), (0, 0), (1, 1))
+    assert Buffer.allocate("a", (2, 3, 4, C), halo).strides == (3 * row, 3 * row, row, pixel)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_halo_along_any_axis_is_not_dense(axis: int) -> None:
     halo = [(0, 0), (0, 0), (0, 0)]

@@ -1,0 +1,104 @@
+"""Depthwise convolutions: pairs of rows, blocks of channels and bands of rows, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cnnkern.codegen.depthwise import MIN_PAIR_WIDTH, WIDTHS, has_pairs
+from cnnkern.codegen.isa import Isa, available
+from cnnkern.graph import Array, Graph
+from cnnkern.ops.activation import Activation
+from cnnkern.ops.depthwise import DepthwiseConv
+from cnnkern.passes import optimise
+from cnnkern.plan import Constants, depthwise, make_plan
+from support import evaluate, graph_of, integers, run_kernels
+
+# Every mix of tile widths; window rows outside at the top, at the bottom, at both, nowhere.
+WIDE = max(WIDTHS)
+SIZES = [(H, W) for H in (1, 2, 3, 4, 5, 8) for W in (1, 3, 5, WIDE + 3, 2 * WIDE + 2)]
+ISAS = pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+
+
+def draw(
+    H: int, W: int, C: int, taps: int, padding: str = "same", stride: int = 1
+) -> tuple[Graph, Array]:
+    """Return a depthwise convolution of integers, with ReLU6, and an input of two images."""
+    rng = np.random.default_rng(H * W + C)
+    filters, bias = integers(rng, taps, taps, C, 1), integers(rng, C)
+    op = DepthwiseConv(filters, bias, (stride, stride), padding, activation=Activation("relu6"))
+    return graph_of({"x": (None, H, W, C)}, [("y", op, ("x",))]), integers(rng, 2, H, W, C)
+
+
+def field(graph: Graph, x: Array, isa: Isa, name: str) -> int:
+    """Return a field of the depthwise call."""
+    plan = make_plan(graph, {"x": x.shape}, Constants(), isa=isa)
+    return next(s for s in plan.steps if "depthwise" in s.kernel).fields[name]
+
+
+def assert_exact(graph: Graph, x: Array, isa: Isa, n_threads: int = 1) -> None:
+    (y,) = run_kernels(graph, x, isa=isa, n_threads=n_threads)
+    np.testing.assert_array_equal(y, evaluate(graph, x)[0])
+
+
+@ISAS
+@pytest.mark.parametrize("taps", [3, 5, 7])
+def test_rows_alone_and_in_pairs(isa: Isa, taps: int) -> None:
+    for H, W in SIZES:
+        for C in (isa.lanes - 1, 2 * isa.lanes + 3):
+            graph, x = draw(H, W, C, taps)
+            assert field(graph, x, isa, "rows_at_once") == 1 + has_pairs(isa, taps, 1)
+            assert_exact(graph, x, isa)
+
+
+@ISAS
+def test_pairs_need_registers_for_both_rows(isa: Isa) -> None:
+    for taps in (2, 3, 5, 7, 9):
+        needed = 2 * (MIN_PAIR_WIDTH + taps) + 1
+        assert has_pairs(isa, taps, 1) == (needed <= isa.registers)
+        assert not has_pairs(isa, taps, 2)
+
+
+@ISAS
+def test_pairs_of_windows_that_leave_no_border(isa: Isa) -> None:
+    for H, W in ((3, 9), (4, 9), (9, 18)):
+        assert_exact(*draw(H, W, 2 * isa.lanes, 3, "valid"), isa)
+
+
+@ISAS
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_threads_share_pairs_of_rows(isa: Isa, n_threads: int, always_parallel: None) -> None:
+    for H in (3, 7, 8, 15):  # blocks of channels, too, where rows are few
+        assert_exact(*draw(H, 6, 9 * isa.lanes + 1, 3), isa, n_threads)
+
+
+@ISAS
+@pytest.mark.parametrize(("taps", "stride"), [(3, 2), (5, 1), (5, 2), (7, 1)])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_large_windows_in_blocks_of_channels(
+    isa: Isa, taps: int, stride: int, n_threads: int, monkeypatch: pytest.MonkeyPatch,
+    always_parallel: None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(depthwise, "MAX_WINDOW_NBYTES", 0)
+    monkeypatch.setattr(depthwise, "BLOCK_NBYTES", 8 * isa.lanes)
+    for H in (1, 5, 15, 30):
+        graph, x = draw(H, 8, 5 * isa.lanes + 3, taps, stride=stride)
+        if not has_pairs(isa, taps, stride):
+            assert field(graph, x, isa, "channels_per_task") == 2 * isa.lanes
+        assert_exact(graph, x, isa, n_threads)
+
+
+@ISAS
+@pytest.mark.parametrize("taps", [3, 5])
+def test_each_pixel_is_activated_once(
+    isa: Isa, taps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(depthwise, "ACTIVATED_NBYTES", 0)
+    for H, W in ((5, 4), (6, 2 * WIDE + 5)):
+        graph, x = draw(H, W, 2 * isa.lanes + 1, taps)
+        op = DepthwiseConv(graph["y"].op.filter, None, padding="same")
+        steps = [("d", op, ("x",)), ("y", Activation("silu"), ("d",))]
+        graph = optimise(graph_of({"x": (None, *x.shape[1:])}, steps))
+        assert [node.name for node in graph.nodes] == ["x", "y"]
+        (y,) = run_kernels(graph, x, isa=isa)
+        np.testing.assert_allclose(y, evaluate(graph, x)[0], rtol=1e-6, atol=1e-6)
