@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from .isa import Isa
 from .simd import Simd
-from .vector import I64, function_in
+from .vector import I1, I64, function_in
 
 # Output pixels of a tile: 7 divides the usual widths 112, 56, 28, 14, 7; 4 divides three of
 # them and with 3 makes 7. Pairs of less than 4 would load more than single rows do.
@@ -166,19 +166,37 @@ def _emit_runs(simd, named, window, rows, mask):
 
 
 def _emit_runs_of_pair(simd, named, window, rows, mask):
-    """Emit every run of both rows, one after the other: loops would cost a tenth."""
+    """Emit every run of both rows, one after the other: loops would cost a tenth.
+
+    Where all of them lie in the image there is no branch between them, either.
+    """
     b = simd.builder
+    zero, taps = ir.Constant(I64, 0), ir.Constant(I64, window.taps)
+    begins, ends = named["first"], named["end"]
+    is_inside = b.and_(b.icmp_signed("<=", begins, zero), b.icmp_signed(">", ends, taps))
+    if mask is not None:  # rare: not worth the code
+        is_inside = ir.Constant(I1, 0)
+    with b.if_else(is_inside) as (inside, at_border):
+        with inside:
+            for run, terms in _runs_of_pair(simd, named, window, rows):
+                _emit_run(simd, named, run, terms, window, mask)
+        with at_border:
+            for run, terms in _runs_of_pair(simd, named, window, rows):
+                has_begun = b.icmp_signed("<=", begins, run)
+                with b.if_then(b.and_(has_begun, b.icmp_signed("<", run, ends))):
+                    _emit_run(simd, named, run, terms, window, mask)
+
+
+def _runs_of_pair(simd, named, window, rows):
+    """Yield every run, and what it adds to as `_emit_run` takes it."""
     run_nbytes = window.taps * simd.vector_nbytes
-    for r in range(window.taps + 1):
-        run = ir.Constant(I64, r)
+    for run in range(window.taps + 1):
         terms = [
-            (sums, simd.offset(named["filters"], (r - row) * run_nbytes))
+            (sums, simd.offset(named["filters"], (run - row) * run_nbytes))
             for row, sums in enumerate(rows)
-            if 0 <= r - row < window.taps
+            if 0 <= run - row < window.taps
         ]
-        begins = b.icmp_signed("<=", named["first"], run)
-        with b.if_then(b.and_(begins, b.icmp_signed("<", run, named["end"]))):
-            _emit_run(simd, named, run, terms, window, mask)
+        yield ir.Constant(I64, run), terms
 
 
 def _emit_run(simd, named, run, terms, window, mask):
