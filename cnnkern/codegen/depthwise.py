@@ -27,9 +27,8 @@ from .simd import Simd
 from .vector import I1, I64, function_in
 
 # Output pixels of a tile: 7 divides the usual widths 112, 56, 28, 14, 7; 4 divides three of
-# them and with 3 makes 7. Pairs of less than 4 would load more than single rows do.
+# them and with 3 makes 7.
 WIDTHS = (7, 4, 3, 2, 1)
-MIN_PAIR_WIDTH = 4
 # Addresses that are one sum, and few registers: x86 multiplies a step by 1, 2 or 4 on the way.
 PIXELS_AT_ONCE = 4
 
@@ -56,16 +55,11 @@ class Window(NamedTuple):
     rows: int  # 1, or 2 for a pair
 
 
-def has_pairs(isa: Isa, taps: int, stride: int) -> bool:
-    """Tell whether two output rows at once, of a square window, pay."""
-    return taps > 1 == stride and _widths(isa, Window(taps, stride, 2))[0] >= MIN_PAIR_WIDTH
-
-
 def _widths(isa: Isa, window: Window) -> tuple[int, ...]:
     """Return the widths of tiles whose sums and filters the registers hold."""
     if window.rows == 1:
         return WIDTHS
-    most = max((isa.registers - 1) // window.rows - window.taps, WIDTHS[-1])
+    most = (isa.registers - 1) // 2 - window.taps
     return tuple(width for width in WIDTHS if width <= most)
 
 

@@ -45,6 +45,10 @@ class Isa:
         """Panels of a tile of one pixel: it has the sums that keep the units busy."""
         return BUSY_SUMS // self.vectors
 
+    def holds_row_pairs(self, taps: int) -> bool:
+        """Tell whether enough sums, two rows of filters and one input vector fit."""
+        return BUSY_SUMS + 2 * taps + 1 <= self.registers
+
     @property
     def narrow_pixels(self) -> int:
         """Pixels of a tile of few columns: their sums fill at most 3/4 of the registers."""

@@ -11,7 +11,7 @@ left out, so that only W has a border of zeros.
 A global mean that follows finds each row's sum taken while the row was in the L1 cache.
 """
 
-from ..codegen.depthwise import Window, depthwise_call, has_pairs
+from ..codegen.depthwise import WIDTHS, Window, depthwise_call
 from ..codegen.fold import MEAN, fold_call
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
@@ -27,10 +27,11 @@ def _depthwise(taps: int, stride: int):
     """
 
     def factory(isa: Isa):
+        has_pairs = taps > 1 and stride == 1 and isa.holds_row_pairs(taps)
         tiles = depthwise_call(isa, Window(taps, stride, 1))
-        pair_tiles = depthwise_call(isa, Window(taps, stride, 1 + has_pairs(isa, taps, stride)))
+        pair_tiles = depthwise_call(isa, Window(taps, stride, 1 + has_pairs))
         add_pixels = fold_call(isa, MEAN)
-        LANES = isa.lanes
+        LANES, WIDEST = isa.lanes, WIDTHS[0]
 
         def kernel(p, scratch, begin, end):
             task = begin
@@ -44,7 +45,7 @@ def _depthwise(taps: int, stride: int):
                 first, end_run = runs_inside(p, oh, p.KH + rows - 1)
                 ow = 0
                 while ow < p.OW:
-                    n_pixels = min(p.OW - ow, p.pixels_per_call)
+                    n_pixels = min(p.OW - ow, max(p.pixels_per_call, WIDEST))
                     done = 0
                     c = 0
                     while c < C:  # whole vectors, then what is left

@@ -164,8 +164,8 @@ def f32_repeat(isa: Isa):
             row, first = tile // p.chunks, tile % p.chunks * p.chunk
             n = min(p.chunk, p.run - first)
             x = p.x + 4 * first + row_offset(row, p.D, p.H, p.W, p.x_n, p.x_d, p.x_h, p.x_w)
-            y = 4 * first + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
-            y = p.y + p.count * y
+            y = p.y + row_offset(row, p.D, p.H, p.W, p.y_n, p.y_d, p.y_h, p.y_w)
+            y += 4 * first * p.count
             if p.count == 2:  # LLVM makes vectors where it knows the number
                 repeat(floats(x), floats(y), n, 2)
             else:

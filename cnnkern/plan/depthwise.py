@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..codegen.depthwise import WIDTHS, has_pairs
 from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.pack import pack_channels
@@ -62,7 +61,7 @@ def lower_depthwise(
         C, batch * OD * OH, window_nbytes, rows_at_once, lowering.isa.lanes
     )
     n_tasks = -(-C // channels) * batch * OD * OH
-    activated = max(ACTIVATED_NBYTES // (FLOAT_NBYTES * channels), max(WIDTHS))
+    activated = ACTIVATED_NBYTES // (FLOAT_NBYTES * channels)
     lowering.call(
         name,
         n_tasks, max_claims=min(claims(y.nbytes), max(n_tasks // rows_at_once, 1)),
@@ -126,8 +125,8 @@ def _rows_at_once(
     isa: Isa, run_taps: int, sizes: Triple, strides: Triple, dilation: Triple
 ) -> int:
     """Return how many output rows are done at once where there are as many."""
-    is_plane = sizes == (1, run_taps, run_taps) and dilation[1] == strides[1] == 1
-    return 1 + (is_plane and has_pairs(isa, run_taps, strides[2]))
+    is_plane = sizes == (1, run_taps, run_taps) and strides[1:] == (1, 1) and dilation[1] == 1
+    return 1 + (is_plane and run_taps > 1 and isa.holds_row_pairs(run_taps))
 
 
 def _block(

@@ -46,14 +46,15 @@ def lower_map(
 
 def lower_channel_repeats(lowering: Lowering, x: Buffer, y: Buffer, count: int) -> None:
     """Append ``y[..., c*count + i] = x[..., c]``."""
-    n, d, h, w = (stride // count for stride in y.strides)
-    rows = walk(x, Buffer(x.shape, y.address, (n, d, h, w)))
-    chunks = max(-(-rows.run // CHUNK), 1)
+    n, d, h, w = (count * stride for stride in x.strides)  # as if x had as many channels as y
+    rows = walk(Buffer(y.shape, x.address, (n, d, h, w)), y)
+    run = rows.run // count
+    chunks = max(-(-run // CHUNK), 1)
     lowering.call(
         "f32_repeat",
         rows.n_rows * chunks, max_claims=claims(y.nbytes),
-        x=x.address, y=y.address, count=count, run=rows.run, chunk=CHUNK, chunks=chunks,
-        **rows.fields("x", "y"),
+        x=x.address, y=y.address, count=count, run=run, chunk=CHUNK, chunks=chunks,
+        **rows.fields("x", "y") | stride_fields("x", [s // count for s in rows.strides[0]]),
     )  # fmt: skip
 
 

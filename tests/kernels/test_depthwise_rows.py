@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnnkern.codegen.depthwise import MIN_PAIR_WIDTH, WIDTHS, has_pairs
-from cnnkern.codegen.isa import Isa, available
+from cnnkern.codegen.depthwise import WIDTHS
+from cnnkern.codegen.isa import ISAS, Isa, available
 from cnnkern.graph import Array, Graph
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.depthwise import DepthwiseConv
@@ -17,7 +17,7 @@ from support import evaluate, graph_of, integers, run_kernels
 # Every mix of tile widths; window rows outside at the top, at the bottom, at both, nowhere.
 WIDE = max(WIDTHS)
 SIZES = [(H, W) for H in (1, 2, 3, 4, 5, 8) for W in (1, 3, 5, WIDE + 3, 2 * WIDE + 2)]
-ISAS = pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+EACH = pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
 
 
 def draw(
@@ -41,38 +41,35 @@ def assert_exact(graph: Graph, x: Array, isa: Isa, n_threads: int = 1) -> None:
     np.testing.assert_array_equal(y, evaluate(graph, x)[0])
 
 
-@ISAS
+@EACH
 @pytest.mark.parametrize("taps", [3, 5, 7])
 def test_rows_alone_and_in_pairs(isa: Isa, taps: int) -> None:
     for H, W in SIZES:
         for C in (isa.lanes - 1, 2 * isa.lanes + 3):
             graph, x = draw(H, W, C, taps)
-            assert field(graph, x, isa, "rows_at_once") == 1 + has_pairs(isa, taps, 1)
+            assert field(graph, x, isa, "rows_at_once") == 1 + isa.holds_row_pairs(taps)
             assert_exact(graph, x, isa)
 
 
-@ISAS
-def test_pairs_need_registers_for_both_rows(isa: Isa) -> None:
-    for taps in (2, 3, 5, 7, 9):
-        needed = 2 * (MIN_PAIR_WIDTH + taps) + 1
-        assert has_pairs(isa, taps, 1) == (needed <= isa.registers)
-        assert not has_pairs(isa, taps, 2)
+def test_pairs_need_registers_for_both_rows() -> None:
+    held = {isa.name: [taps for taps in (3, 5, 7) if isa.holds_row_pairs(taps)] for isa in ISAS}
+    assert held == {"avx512f": [3, 5, 7], "avx2": [3], "generic": [3]}
 
 
-@ISAS
+@EACH
 def test_pairs_of_windows_that_leave_no_border(isa: Isa) -> None:
     for H, W in ((3, 9), (4, 9), (9, 18)):
         assert_exact(*draw(H, W, 2 * isa.lanes, 3, "valid"), isa)
 
 
-@ISAS
+@EACH
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_threads_share_pairs_of_rows(isa: Isa, n_threads: int, always_parallel: None) -> None:
     for H in (3, 7, 8, 15):  # blocks of channels, too, where rows are few
         assert_exact(*draw(H, 6, 9 * isa.lanes + 1, 3), isa, n_threads)
 
 
-@ISAS
+@EACH
 @pytest.mark.parametrize(("taps", "stride"), [(3, 2), (5, 1), (5, 2), (7, 1)])
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_large_windows_in_blocks_of_channels(
@@ -83,12 +80,12 @@ def test_large_windows_in_blocks_of_channels(
     monkeypatch.setattr(depthwise, "BLOCK_NBYTES", 8 * isa.lanes)
     for H in (1, 5, 15, 30):
         graph, x = draw(H, 8, 5 * isa.lanes + 3, taps, stride=stride)
-        if not has_pairs(isa, taps, stride):
+        if stride > 1 or not isa.holds_row_pairs(taps):
             assert field(graph, x, isa, "channels_per_task") == 2 * isa.lanes
         assert_exact(graph, x, isa, n_threads)
 
 
-@ISAS
+@EACH
 @pytest.mark.parametrize("taps", [3, 5])
 def test_each_pixel_is_activated_once(
     isa: Isa, taps: int, monkeypatch: pytest.MonkeyPatch
@@ -102,3 +99,13 @@ def test_each_pixel_is_activated_once(
         assert [node.name for node in graph.nodes] == ["x", "y"]
         (y,) = run_kernels(graph, x, isa=isa)
         np.testing.assert_allclose(y, evaluate(graph, x)[0], rtol=1e-6, atol=1e-6)
+
+
+@EACH
+@pytest.mark.parametrize("C", [32, 512])
+def test_a_multiplier_that_divides_no_gap(isa: Isa, C: int) -> None:
+    """Three of these channels make pixels (512) or rows (32) with a gap behind them."""
+    rng = np.random.default_rng(C)
+    op = DepthwiseConv(integers(rng, 3, 3, C, 3), None, padding="same")
+    graph = graph_of({"x": (None, 3, 4, C)}, [("y", op, ("x",))])
+    assert_exact(graph, integers(rng, 2, 3, 4, C), isa)
