@@ -45,9 +45,13 @@ class Isa:
         """Panels of a tile of one pixel: it has the sums that keep the units busy."""
         return BUSY_SUMS // self.vectors
 
-    def holds_row_pairs(self, taps: int) -> bool:
-        """Tell whether enough sums, two rows of filters and one input vector fit."""
-        return BUSY_SUMS + 2 * taps + 1 <= self.registers
+    def depthwise_rows(self, taps: int, stride: int) -> int:
+        """Return how many output rows a depthwise tile does at once.
+
+        Two, if they share inputs and enough sums, two rows of filters and one input fit.
+        """
+        fits = BUSY_SUMS + 2 * taps + 1 <= self.registers
+        return 2 if taps > 1 and stride == 1 and fits else 1
 
     @property
     def narrow_pixels(self) -> int:

@@ -27,9 +27,8 @@ def _depthwise(taps: int, stride: int):
     """
 
     def factory(isa: Isa):
-        has_pairs = taps > 1 and stride == 1 and isa.holds_row_pairs(taps)
         tiles = depthwise_call(isa, Window(taps, stride, 1))
-        pair_tiles = depthwise_call(isa, Window(taps, stride, 1 + has_pairs))
+        pair_tiles = depthwise_call(isa, Window(taps, stride, isa.depthwise_rows(taps, stride)))
         add_pixels = fold_call(isa, MEAN)
         LANES, WIDEST = isa.lanes, WIDTHS[0]
 

@@ -119,7 +119,7 @@ BINARY = _record(
     floats=("lo", "hi", "scale"),
 )  # fmt: skip
 
-# y[i*count + j] = x[i]; the strides of `y` are divided by `count`.
+# y[i*count + j] = x[i]; `run` and `chunk` count floats of `x`.
 REPEAT = _record(
     "x", "y", "count",
     "N", "D", "H", "W", "run",

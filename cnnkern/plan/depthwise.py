@@ -125,8 +125,8 @@ def _rows_at_once(
     isa: Isa, run_taps: int, sizes: Triple, strides: Triple, dilation: Triple
 ) -> int:
     """Return how many output rows are done at once where there are as many."""
-    is_plane = sizes == (1, run_taps, run_taps) and strides[1:] == (1, 1) and dilation[1] == 1
-    return 1 + (is_plane and run_taps > 1 and isa.holds_row_pairs(run_taps))
+    is_square = sizes == (1, run_taps, run_taps) and strides[1] == strides[2]
+    return isa.depthwise_rows(run_taps, strides[2]) if is_square and dilation[1] == 1 else 1
 
 
 def _block(

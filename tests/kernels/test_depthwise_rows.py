@@ -47,12 +47,15 @@ def test_rows_alone_and_in_pairs(isa: Isa, taps: int) -> None:
     for H, W in SIZES:
         for C in (isa.lanes - 1, 2 * isa.lanes + 3):
             graph, x = draw(H, W, C, taps)
-            assert field(graph, x, isa, "rows_at_once") == 1 + isa.holds_row_pairs(taps)
+            assert field(graph, x, isa, "rows_at_once") == isa.depthwise_rows(taps, 1)
             assert_exact(graph, x, isa)
 
 
 def test_pairs_need_registers_for_both_rows() -> None:
-    held = {isa.name: [taps for taps in (3, 5, 7) if isa.holds_row_pairs(taps)] for isa in ISAS}
+    held = {
+        isa.name: [taps for taps in (1, 3, 5, 7) if isa.depthwise_rows(taps, 1) == 2]
+        for isa in ISAS
+    }
     assert held == {"avx512f": [3, 5, 7], "avx2": [3], "generic": [3]}
 
 
@@ -80,7 +83,7 @@ def test_large_windows_in_blocks_of_channels(
     monkeypatch.setattr(depthwise, "BLOCK_NBYTES", 8 * isa.lanes)
     for H in (1, 5, 15, 30):
         graph, x = draw(H, 8, 5 * isa.lanes + 3, taps, stride=stride)
-        if stride > 1 or not isa.holds_row_pairs(taps):
+        if isa.depthwise_rows(taps, stride) == 1:
             assert field(graph, x, isa, "channels_per_task") == 2 * isa.lanes
         assert_exact(graph, x, isa, n_threads)
 
