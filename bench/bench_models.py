@@ -13,8 +13,9 @@ and the reason stands below. ``--rounds 0`` checks and times nothing.
 
 Each runtime runs in a process of its own, which imports nothing else, on as many CPUs as it
 may use threads. All are loaded first; then they take turns, round by round, and whoever has
-no turn is stopped. A turn warms up, then times each call. Load time includes the import of
-the runtime, memory is the process's largest, cnnkern's kernel cache is warm.
+no turn is stopped. A turn warms up, then times each call; where calls take microseconds turns
+are short, and there are more of them. Load time includes the import of the runtime, memory is
+the process's largest, cnnkern's kernel cache is warm.
 
 Results gather in models.json in the folder, case by case; ``--report`` prints what is there.
 """
