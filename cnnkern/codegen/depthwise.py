@@ -9,8 +9,8 @@ takes all channel vectors of a tile, one after the other, and then those of the 
     packed filters of a channel vector:  | bias | r=0: k=0 .. taps-1 | r=1: ... |
 
 Where the registers hold twice the sums and the filters of two runs, a pair of rows is done at
-once: run r of the upper one is run r-1 of the lower one. It loads three inputs where two
-single rows load four, and has more sums than the multiply-add units have stages.
+once: run r of the upper one is run r-1 of the lower one. With 3x3 taps it loads three inputs
+per output where single rows load four, and has as many sums as the multiply-add units need.
 
 Register budget: `width` accumulators and `taps` filter vectors per row, 1 input.
 """

@@ -77,10 +77,10 @@ def _divisor(simd: Simd, x: Any) -> Any:
     # e**r = 1 + r * (1 + r * (square + r / 6)), with the least largest error on |r| <= limit.
     limit = math.log(2) / steps / 2
     square = 1 / 2 + (2 * math.sqrt(2) - 2) * limit**2 / 24
-    limited = _at_most(simd, x, MAX)
+    limited = simd.at_most(x, constant(MAX))
     shifted = simd.multiply_add(limited, constant(-steps / math.log(2)), constant(ROUND))
     # Beyond the largest exponent r takes the rest, and the polynomial grows with it.
-    shifted = _at_most(simd, shifted, ROUND + 128 * steps - 1)
+    shifted = simd.at_most(shifted, constant(ROUND + 128 * steps - 1))
     n = b.fsub(shifted, constant(ROUND))
     r = simd.multiply_add(n, constant(-LN2_HIGH / steps), b.fneg(limited))
     r = simd.multiply_add(n, constant(-LN2_LOW / steps), r)
@@ -89,12 +89,6 @@ def _divisor(simd: Simd, x: Any) -> Any:
     p = simd.multiply_add(r, p, constant(FIRST))
     power = _power(simd, b.bitcast(shifted, ir.VectorType(I32, steps)))
     return simd.multiply_add(power, p, constant(1.0))
-
-
-def _at_most(simd: Simd, x: Any, highest: float) -> Any:
-    """min(x, highest) that keeps NaN."""
-    bound = simd.constant(highest)
-    return simd.builder.select(simd.builder.fcmp_ordered(">", x, bound), bound, x)
 
 
 def _power(simd: Simd, n: Any) -> Any:

@@ -147,11 +147,14 @@ class Simd:
             b.fcmp_ordered("<", high, ir.Constant(F32, math.inf)),
         )
 
+    def at_most(self, x: Any, high: Any) -> Any:
+        """Return ``x > high ? high : x``, which keeps NaN."""
+        return self.builder.select(self.builder.fcmp_ordered(">", x, high), high, x)
+
     def clip(self, x: Any, low: Any, high: Any) -> Any:
         """Return ``x < low ? low : x > high ? high : x``, which keeps NaN."""
-        b = self.builder
-        x = b.select(b.fcmp_ordered("<", x, low), low, x)
-        return b.select(b.fcmp_ordered(">", x, high), high, x)
+        x = self.builder.select(self.builder.fcmp_ordered("<", x, low), low, x)
+        return self.at_most(x, high)
 
     def variables(self, values: list[Any]) -> list[Any]:
         """Return stack slots that hold `values`.
