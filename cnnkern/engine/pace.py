@@ -6,31 +6,42 @@ the system does not tell. Results are the same bits either way.
 """
 
 ALONE, SHARED = 0, 1
-# Runs from one trial of the slower way to the next; a trial that takes twice as long costs 2 %.
-PERIOD = 128
-# The first run of a trial, and the first one after it, find the tensors in the caches of other
-# cores: they are not counted.
-TRIAL = 2
-WEIGHT = 0.25  # of the last run in the mean
+# Runs from one trial of the slower way to the next, and of a trial: if it takes twice as long,
+# trials cost 3 %.
+PERIOD, TRIAL = 256, 8
+COUNTED = TRIAL - 1  # runs whose median time is taken: a few may meet an interrupt
 
 
 class Pace:
     """The choice for one workspace."""
 
     def __init__(self) -> None:
-        self._seconds = [0.0, 0.0]  # means of late, 0 while unknown
+        self._faster = ALONE
+        self._seconds = [0.0, 0.0]  # medians of late, 0 while unknown
+        self._way = ALONE  # of the last run
+        self._late: list[float] = []  # seconds of the runs since
         self._phase = PERIOD - 1
 
     def choose(self) -> int:
         """Return how to run next: the faster way, or now and then the other one."""
         self._phase = (self._phase + 1) % PERIOD
-        alone, shared = self._seconds
-        faster = SHARED if shared < alone else ALONE
-        return 1 - faster if self._phase < TRIAL else faster
+        return 1 - self._faster if self._phase < TRIAL else self._faster
 
     def note(self, way: int, seconds: float) -> None:
-        """Take the time of the run into account that `choose` asked for."""
-        if self._phase in (0, TRIAL):
+        """Take the time of a run into account.
+
+        The first one after another way finds the tensors in the caches of other cores, or the
+        helpers asleep: it is not counted.
+        """
+        late = self._late
+        if way != self._way:
+            self._way = way
+            late.clear()
             return
-        mean = self._seconds[way]
-        self._seconds[way] = mean + WEIGHT * (seconds - mean) if mean else seconds
+        late.append(seconds)
+        if len(late) == COUNTED:
+            late.sort()
+            self._seconds[way] = late[COUNTED // 2]
+            late.clear()
+            alone, shared = self._seconds
+            self._faster = SHARED if shared < alone else ALONE

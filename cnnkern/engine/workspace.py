@@ -15,9 +15,9 @@ from .pace import ALONE, Pace
 from .threads import POOL
 
 LINE = 64  # bytes of a cache line
-# Sharing a run costs about 2 us with helpers awake, and each step a wait: from the first on it
-# may pay, from the second on it always does.
-PARALLEL_FLOPS, STEADY_FLOPS = 2_000_000, 80_000_000
+# Sharing a run costs about 2 us with helpers awake, and each step a wait: from the first on
+# (about 10 us) it may pay, from the second on it always does.
+PARALLEL_FLOPS, STEADY_FLOPS = 500_000, 80_000_000
 SHORT_FLOPS, SHORT_NBYTES = 1_000_000, 1 << 17  # each about 10 us
 # Python handles a signal only between native calls: a segment lasts about 50 ms.
 SEGMENT_FLOPS = 5_000_000_000
@@ -38,6 +38,7 @@ class Workspace:
         self._segments = list(self._cut(plan))
         self._serial = native("run_serial", plan.isa)
         self._args = self._run.ctypes.data
+        self._alone = bound("run_whole", plan.isa, self._args, _is_short(plan))
         self._pace = Pace()
         self.run = self._runner()  # to be called while the workspace lives
 
@@ -47,7 +48,7 @@ class Workspace:
         if others or host_call:
             return self._run_segments
         if self.n_threads == 1:
-            return bound("run_whole", self.plan.isa, self._args, _is_short(self.plan))
+            return self._alone
         is_steady = self.plan.flops >= STEADY_FLOPS
         return self._run_segments if is_steady else self._run_at_pace
 
@@ -56,7 +57,7 @@ class Workspace:
         way, n_steps = self._pace.choose(), len(self.plan.steps)
         start = perf_counter()
         if way == ALONE or not POOL.share(self._args, 0, n_steps, self.n_threads):
-            self._serial(self._args, 0, 0, n_steps)
+            self._alone()
             way = ALONE
         self._pace.note(way, perf_counter() - start)
 
