@@ -50,9 +50,10 @@ STRASSEN = _record(
 
 WINOGRAD = _record(
     "x", "y", "r",
-    "panels", "panel_nbytes", "point_nbytes", "n_points", "bias", "runs",
+    "panels", "panel_nbytes", "point_nbytes", "n_points", "bias",
+    "runs", "KD", "x_tap", "v_tap",  # taps along D: where in a row of V; from one to the next
     "to_points", "from_points",  # kernels of the transforms
-    "C", "OC", "OH", "OW", "TH", "TW",  # TH x TW tiles of outputs
+    "C", "OC", "OD", "OH", "OW", "TH", "TW",  # TH x TW tiles of outputs per image
     "first", "patches", "blocks", "unit", "table_nbytes", "height",
     "v", "v_point", "v_tile", "m", "m_point", "m_tile",  # V and M; v, m of separate steps
     "x_n", "x_d", "x_h", "x_w",

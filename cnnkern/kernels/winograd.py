@@ -10,6 +10,7 @@ streams once per chunk of many tiles: `f32_winograd_input_4x4_3x3`, `f32_conv` w
 per point, and `f32_winograd_output_4x4_3x3` are steps of their own, with V and M in the
 arena. Images of few tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the
 border. F(2x2, 5x5) does 36 products for 100, F(1x4, 1x3) 6 for 12.
+Taps along D are channels: a row of V holds those of each image under the filter.
 """
 
 from ..codegen.isa import Isa
@@ -43,7 +44,7 @@ def f32_winograd(isa: Isa):
                 for panel in range((p.OC + NR - 1) // NR):
                     n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
                     multiply_panel(
-                        n_tiles, p.height, n_units, v_rows, p.runs, 1, p.C,
+                        n_tiles, p.height, n_units, v_rows, p.runs, p.KD, p.C,
                         p.panels + point * p.point_nbytes + panel * p.panel_nbytes, 0,
                         m_rows, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.C, 0, 0,
                         p.lowest, p.highest,
@@ -94,11 +95,13 @@ def _gather(isa: Isa, size: Size):
     @inline
     def gather(p, first, n_tiles, V):
         for t in range(n_tiles):
-            tw, th, n = split(first + t, p.TH, p.TW)
-            x = p.x + n * p.x_n + th * ROWS * p.x_h + tw * COLUMNS * p.x_w
-            for c in range(0, p.C, LANES):
-                v = V + t * p.v_tile + 4 * c
-                to_points(x + 4 * c, p.x_h, p.x_w, v, p.v_point, p.C - c)
+            tw, th, d, n = split(first + t, p.OD, p.TH, p.TW)
+            x = p.x + n * p.x_n + d * p.x_d + th * ROWS * p.x_h + tw * COLUMNS * p.x_w
+            for tap in range(p.KD):
+                v = V + t * p.v_tile + tap * p.v_tap
+                for c in range(0, p.C, LANES):
+                    to_points(x + 4 * c, p.x_h, p.x_w, v + 4 * c, p.v_point, p.C - c)
+                x += p.x_tap
 
     return gather
 
@@ -110,11 +113,11 @@ def _scatter(isa: Isa, size: Size):
     @inline
     def scatter(p, first, n_tiles, M):
         for t in range(n_tiles):
-            tw, th, n = split(first + t, p.TH, p.TW)
+            tw, th, d, n = split(first + t, p.OD, p.TH, p.TW)
             oh, ow = th * ROWS, tw * COLUMNS
             rows, columns = min(ROWS, p.OH - oh), min(COLUMNS, p.OW - ow)
-            y = p.y + n * p.y_n + oh * p.y_h + ow * p.y_w
-            r = p.r + n * p.r_n + oh * p.r_h + ow * p.r_w
+            y = p.y + n * p.y_n + d * p.y_d + oh * p.y_h + ow * p.y_w
+            r = p.r + n * p.r_n + d * p.r_d + oh * p.r_h + ow * p.r_w
             for c in range(0, p.OC, LANES):
                 from_points(
                     M + t * p.m_tile + 4 * c, p.m_point, p.bias + 4 * c,
@@ -146,9 +149,10 @@ def first_tile(p, block):
 
 
 @inline
-def split(tile, TH, TW):
-    """Return column, row and image of a tile."""
-    return tile % TW, tile // TW % TH, tile // (TW * TH)
+def split(tile, OD, TH, TW):
+    """Return column, row, depth and image of a tile."""
+    image = tile // (TW * TH)
+    return tile % TW, tile // TW % TH, image % OD, image // OD
 
 
 @inline

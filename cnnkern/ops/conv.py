@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -272,8 +273,9 @@ class Conv(SlidingFilter):
     @property
     def has_winograd_tiles(self) -> bool:
         """Whether Winograd's algorithm does such a convolution, and faster."""
-        is_plain = len(self.sizes) < 3 and set(self.strides) == {1} and self.groups == 1
-        is_dense = len(self.sizes) == 1 or max(self.dilation_rate) <= winograd.MAX_RATE
+        is_plain = set(self.strides) == {1} and self.groups == 1
+        most = {1: math.inf, 2: winograd.MAX_RATE, 3: 1}[len(self.sizes)]
+        is_dense = max(self.dilation_rate) <= most
         return is_plain and is_dense and winograd.pays(*self.channels, self.taps)
 
     @property
@@ -287,9 +289,10 @@ class Conv(SlidingFilter):
             return None
         outputs = known(output_lengths(tuple(lengths), *self.window))
         # The pixels that a dilated filter meets together are an image, those of a line a row.
-        _, H, W = lift([n // r for n, r in zip(outputs, self.dilation_rate, strict=True)], 1)
+        D, H, W = lift([n // r for n, r in zip(outputs, self.dilation_rate, strict=True)], 1)
         if len(outputs) > 1:
-            return winograd.best_tile(H, W, *self.channels, self.taps)
+            C, OC = self.in_channels * lift(self.sizes, 1)[0], self.out_channels
+            return winograd.best_tile(H, W, C, OC, self.taps, n_images=D)
         (length,), (rate,) = outputs, self.dilation_rate
         if length % rate:
             return None
@@ -322,7 +325,7 @@ class Conv(SlidingFilter):
             regions = self.regions(lengths)
             return halo(pads if regions is None else reach(self._axes(lengths), regions))
         outputs = known(output_lengths(lengths, *self.window))
-        sides, rates = tile[-len(outputs) :], self.dilation_rate
+        sides, rates = (1, *tile)[-len(outputs) :], self.dilation_rate
         along = zip(outputs, sides, rates, self.sizes, strict=True)
         spans = [(-(-n // (t * rate)) * t + taps - 1) * rate for n, t, rate, taps in along]
         axes = zip(pads, lengths, spans, strict=True)

@@ -51,7 +51,7 @@ def lower_winograd(
 
     Parameters
     ----------
-    filters : float32[[KH,] KW, C, OC]
+    filters : float32[[[KD,] KH,] KW, C, OC]
     window : Window
         Strides of 1; the halo of x covers whole tiles.
     tile : outputs of a tile along H and W
@@ -59,14 +59,17 @@ def lower_winograd(
     """
     *taps, C, OC = filters.shape
     isa = lowering.isa
-    size = next(s for s in SIZES.values() if (s.tile, s.taps) == (tile, lift(taps, 1)[1:]))
+    KD, *plane = lift(taps, 1)
+    size = next(s for s in SIZES.values() if (s.tile, s.taps) == (tile, tuple(plane)))
     CP, OCP = (-(-n // isa.lanes) * isa.lanes for n in (C, OC))
     panels = lowering.constant(
         owner, f"points {size.name}{name}", lambda: transform_filters(filters, size, isa)
     )
     common: dict[str, Any] = {
         "bias": lowering.constant(owner, "bias", lambda: _padded_bias(bias, OCP)),
-        "C": C, "OC": OC, "v_tile": FLOAT_NBYTES * CP, "m_tile": FLOAT_NBYTES * OCP,
+        "C": C, "OC": OC, "v_tile": FLOAT_NBYTES * KD * CP, "m_tile": FLOAT_NBYTES * OCP,
+        "runs": lowering.table(tuple(FLOAT_NBYTES * CP * tap for tap in range(KD))),
+        "KD": KD, "x_tap": x.strides[1], "v_tap": FLOAT_NBYTES * CP,
         "activate": epilogue.activate, "activate_args": epilogue.activate_args,
         **epilogue.bounds,
     }  # fmt: skip
@@ -74,21 +77,21 @@ def lower_winograd(
     rates = window.dilation
     added = [None] if residual is None else _undilated(residual, rates)
     for x_part, y_part, r_part in zip(_undilated(x, rates), _undilated(y, rates), cycle(added)):
-        batch, _, OH, OW, _ = y_part.dims
+        batch, OD, OH, OW, _ = y_part.dims
         TH, TW = (-(-n // along) for n, along in zip((OH, OW), tile, strict=True))
-        n_tiles = batch * TH * TW
-        blocks, unit = _split(n_tiles, CP, OCP, size, isa)
+        n_tiles = batch * OD * TH * TW
+        blocks, unit = _split(n_tiles, KD * CP, OCP, size, isa)
         fields = {
             "x": x_part.address + -corner, "y": y_part.address,
-            "OH": OH, "OW": OW, "TH": TH, "TW": TW,
+            "OD": OD, "OH": OH, "OW": OW, "TH": TH, "TW": TW,
             "patches": n_tiles, "blocks": blocks, "unit": unit,
             **stride_fields("x", x_part.strides), **stride_fields("y", y_part.strides),
             **residual_fields(r_part), **common,
         }  # fmt: skip
-        flops = 2 * product(tuple(taps)) * C * OC * batch * OH * OW
+        flops = 2 * product(filters.shape) * batch * OD * OH * OW
         # With one block each, two threads read all filters twice, which steps read once.
         most = L3_NBYTES if blocks > 2 and unit > 1 else L2_NBYTES
-        nbytes = FLOAT_NBYTES * size.n_points * CP * OCP
+        nbytes = FLOAT_NBYTES * size.n_points * KD * CP * OCP
         lower = _lower_blocks if nbytes <= most else _lower_steps
         lower(lowering, size, fields, panels, flops)
 
@@ -98,7 +101,7 @@ def _undilated(image: Buffer, rates: tuple[int, ...]) -> list[Buffer]:
 
     Those of a line, which are of one length, are the rows of one image.
     """
-    batch, _, H, W, channels = image.dims
+    batch, D, H, W, channels = image.dims
     s_n, s_d, s_h, s_w = image.strides
     if len(rates) == 1 and rates != (1,):
         (rate,) = rates
@@ -107,7 +110,7 @@ def _undilated(image: Buffer, rates: tuple[int, ...]) -> list[Buffer]:
     _, RH, RW = lift(rates, 1)
     return [
         Buffer(
-            (batch, -(-(H - h) // RH), -(-(W - w) // RW), channels),
+            (batch, D, -(-(H - h) // RH), -(-(W - w) // RW), channels),
             image.address + (h * s_h + w * s_w),
             (s_n, s_d, RH * s_h, RW * s_w),
         )
@@ -119,8 +122,8 @@ def _lower_blocks(
     lowering: Lowering, size: Size, fields: dict[str, Any], panels: int, flops: int
 ) -> None:
     """Append one step that takes block after block through all stages."""
-    n_tiles, blocks, C, OC = (fields[key] for key in ("patches", "blocks", "C", "OC"))
-    isa = lowering.isa
+    n_tiles, blocks, OC = (fields[key] for key in ("patches", "blocks", "OC"))
+    isa, K = lowering.isa, fields["KD"] * fields["C"]
     MR = isa.heights[0]
     most = -(-n_tiles // blocks) + fields["unit"] - 1
     table_nbytes = whole_lines(8 * (most + MR))
@@ -133,9 +136,9 @@ def _lower_blocks(
         to_points=lowering.kernel_address(f"f32_winograd_input_{size.name}"),
         from_points=lowering.kernel_address(f"f32_winograd_output_{size.name}"),
         n_points=size.n_points, panels=panels,
-        panel_nbytes=FLOAT_NBYTES * panel_floats(C, isa),
-        point_nbytes=FLOAT_NBYTES * packed_floats(C, OC, isa),
-        runs=lowering.table((0,)), table_nbytes=table_nbytes,
+        panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
+        point_nbytes=FLOAT_NBYTES * packed_floats(K, OC, isa),
+        table_nbytes=table_nbytes,
         v_point=v_point, m_point=m_point, height=MR,
         lowest=-INFINITY, highest=INFINITY, **fields,
     )  # fmt: skip
@@ -145,7 +148,7 @@ def _lower_steps(
     lowering: Lowering, size: Size, fields: dict[str, Any], panels: int, flops: int
 ) -> None:
     """Append a step per stage, chunk by chunk of tiles, with V and M in the arena."""
-    n_tiles, C, OC = (fields[key] for key in ("patches", "C", "OC"))
+    n_tiles, KD, C, OC = (fields[key] for key in ("patches", "KD", "C", "OC"))
     n_points = size.n_points
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
     n_chunks = max(-(-n_tiles * tile_nbytes // CHUNK_NBYTES), 1)
@@ -155,7 +158,8 @@ def _lower_steps(
         for key in ("v_tile", "m_tile")
     )
     fields |= {"v": v.address, "v_point": v.strides[0], "m": m.address, "m_point": m.strides[0]}
-    matrix = Matrix(panels, C, OC, n_points, fields["v_point"], fields["m_point"])
+    matrix = Matrix(panels, KD * C, OC, n_points, fields["v_point"], fields["m_point"])
+    runs = Runs(tuple(fields["v_tap"] * tap for tap in range(KD)), C)
     for first in range(0, n_tiles, chunk):
         count = min(chunk, n_tiles - first)
         tasks = min(count, MIN_TASKS)
@@ -163,7 +167,7 @@ def _lower_steps(
         lowering.call(f"f32_winograd_input_{size.name}", tasks, **fields)
         rows = Buffer((1, count, OC), m.address, (0, 0, 0, fields["m_tile"]))
         lower_matrix(
-            lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, Runs((0,), C), matrix,
+            lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, runs, matrix,
             flops=flops * count // n_tiles,
         )  # fmt: skip
         lowering.call(f"f32_winograd_output_{size.name}", tasks, **fields)
@@ -189,11 +193,15 @@ def _split(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> Pair:
 
 
 def transform_filters(filters: Weight, size: Size, isa: Isa) -> np.ndarray:
-    """Return G w G' in float64, rounded once and packed into panels per point."""
-    *_, C, OC = filters.shape
+    """Return G w G' in float64, rounded once and packed into panels per point.
+
+    The taps along D stand beside each other like channels.
+    """
     factors, n_points = size.filter_factors(), size.n_points
-    n_taps = factors.shape[1]
-    taps = np.asarray(filters).reshape(n_taps, C, OC)
+    n_taps, OC = factors.shape[1], filters.shape[-1]
+    C = product(filters.shape[:-1]) // n_taps
+    depths = np.asarray(filters).reshape(-1, n_taps, filters.shape[-2], OC)
+    taps = depths.swapaxes(0, 1).reshape(n_taps, C, OC)
     packed = aligned_floats(n_points * packed_floats(C, OC, isa)).reshape(n_points, -1)
     panels = split_panels(packed, C, OC, isa)
     write_rows(panels, np.zeros((n_points, 1, OC), np.float32), 0)

@@ -157,6 +157,32 @@ def test_images_may_be_dilated(
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize(
+    ("sizes", "C", "OC"),
+    [((3, 3, 3), 32, 40), ((2, 3, 3), 13, 11), ((1, 5, 5), 33, 40), ((3, 3, 3), 96, 320)],
+)
+@pytest.mark.usefixtures("always_parallel")
+def test_taps_along_depth(sizes: tuple[int, int, int], C: int, OC: int, padding: str) -> None:
+    """Volumes of 5 x 11 x 14; the last filter is one of separate steps."""
+    rng = np.random.default_rng(C)
+    filters = rng.standard_normal((*sizes, C, OC), np.float32) * np.float32(0.05)
+    bias = rng.standard_normal(OC, np.float32)
+    conv = Conv(filters, bias, (1, 1, 1), padding, (1, 1, 1), Activation("relu"), True)
+    space = [
+        n if padding == "same" else n - tap + 1
+        for n, tap in zip((5, 11, 14), sizes, strict=True)
+    ]
+    x = rng.standard_normal((2, 5, 11, 14, C), np.float32)
+    s = rng.standard_normal((2, *space, OC), np.float32)
+    shapes = {"x": (None, *x.shape[1:]), "s": (None, *s.shape[1:])}
+    fast = allow_transforms(graph_of(shapes, [("y", conv, ("x", "s"))]))
+    kernels = kernels_of(fast, {"x": x.shape, "s": s.shape})
+    assert ("f32_winograd" in kernels, "f32_conv" in kernels) == (OC < 320, OC == 320)
+    expected = conv.reference(x.astype(np.float64), s)  # type: ignore[arg-type]
+    assert_close_everywhere(fast, x, s, expected=expected)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(
     ("sizes", "strides"),
     [
         ((4, 4), (2, 2)), ((3, 3), (2, 2)), ((5, 5), (2, 2)), ((6, 2), (2, 2)),
