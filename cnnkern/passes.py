@@ -21,6 +21,7 @@ from .ops.merge import Add, Multiply, ScaledAdd
 from .ops.norm import Affine, BatchNorm, Normalization
 from .ops.pairs import ConvInBands, GatedConv, is_gate
 from .ops.pool import AveragePool, GlobalAveragePool, GlobalPool, Pool
+from .ops.prelu import PReLU
 from .ops.transpose import ConvTranspose
 from .permutes import sink_permutes
 
@@ -216,14 +217,22 @@ def fuse_activation(graph: Graph) -> Graph:
     """Let a convolution, matrix product or scale apply the activation that follows it."""
 
     def rule(first: Op, second: Op) -> Op | None:
-        if not isinstance(first, Linear | BatchNorm | Affine):
+        if not isinstance(first, Linear | BatchNorm | Affine) or first.activation is not None:
             return None
-        if not isinstance(second, Activation) or first.activation is not None:
+        if isinstance(second, PReLU) and isinstance(first, Linear):
+            return replace(first, activation=second) if _takes_slopes(first, second) else None
+        if not isinstance(second, Activation):
             return None
         can_apply = isinstance(first, Linear) or second.bounds is not None
         return replace(first, activation=second) if can_apply else None
 
     return _fuse_chains(graph, 2, rule)
+
+
+def _takes_slopes(op: Linear, prelu: PReLU) -> bool:
+    """Tell whether all kernels for `op` can multiply what is negative by a slope per column."""
+    is_small = op.out_channels <= NARROW_COLUMNS or (isinstance(op, Conv) and op.is_small)
+    return not is_small and prelu.slopes(op.out_channels) is not None
 
 
 def fuse_residual(graph: Graph) -> Graph:

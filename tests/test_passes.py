@@ -17,6 +17,7 @@ from cnnkern.ops.layout import Identity, ZeroPadding
 from cnnkern.ops.merge import Add, Concatenate, Multiply, ScaledAdd
 from cnnkern.ops.norm import Affine, BatchNorm, Normalization
 from cnnkern.ops.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from cnnkern.ops.prelu import PReLU
 from cnnkern.ops.transpose import ConvTranspose
 from cnnkern.ops.window import Padding
 from cnnkern.passes import (
@@ -383,6 +384,23 @@ def test_activations_are_fused() -> None:
         after = fuse_activation(before)
         assert names(after) == ["x", "r", "y"]
         assert after["r"].op.activation == RELU  # type: ignore[attr-defined]
+        assert_same_meaning(before, after)
+
+
+def test_slopes_per_channel_are_fused() -> None:
+    slopes = normal(4)
+    for first, prelu, count in (
+        (conv(), PReLU(slopes), 2),
+        (conv(), PReLU(slopes.reshape(1, 1, 4)), 2),
+        (conv(), PReLU(slopes[:1]), 2),
+        (Dense(normal(4, 5)), PReLU(normal(5)), 2),
+        (conv(), PReLU(normal(4, 4)), 3),  # of each column of the image
+        (Dense(normal(4, 2)), PReLU(normal(2)), 3),  # few columns
+        (batch_norm(), PReLU(slopes), 3),
+    ):
+        before = graph([("c", first, ("x",)), ("y", prelu, ("c",))])
+        after = fuse_activation(before)
+        assert len(after.nodes) == count
         assert_same_meaning(before, after)
 
 

@@ -2,6 +2,8 @@
 
     y[t, c] = clip(b[c] + sum over runs r, taps k of x[t*stride + k, c] * w[r, k, c], lo, hi)
 
+or, where there are slopes, what is negative times a[c] instead of the clip.
+
 `x` is a row of pixels; run r starts ``runs[r]`` bytes later and has `taps` neighbouring
 pixels. Each input vector is loaded once and feeds every output that it belongs to. One call
 takes all channel vectors of a tile, one after the other, and then those of the next tile.
@@ -42,6 +44,7 @@ ARGUMENTS = (
     "y",
     "y_pixel",  # bytes from one output pixel to the next
     "y_row",  # bytes from the upper row of a pair to the lower one
+    "slopes",  # address of the first channel vector's: factors of what is negative, or 0
     "n_vectors",
     "n_valid",  # channels of the last vector
 )  # fmt: skip
@@ -73,7 +76,7 @@ def depthwise_call(isa: Isa, window: Window):
     @intrinsic
     def tiles(
         typing, n_pixels, x, x_pixel, runs, first, end, filters, filters_nbytes, y, y_pixel,
-        y_row, n_vectors, n_valid, lo, hi,
+        y_row, slopes, n_vectors, n_valid, lo, hi,
     ):  # fmt: skip
         def emit(context, builder, signature, args):
             return _emit_dispatch(builder, isa, window, args[0], args[1:])
@@ -116,6 +119,7 @@ def _function(module, isa, window, width, is_masked):
         simd = Simd(isa, builder)
         mask = simd.mask(named["n_valid"]) if is_masked else None
         step, pixels = ir.Constant(I64, width * window.stride), ir.Constant(I64, width)
+        has_slopes = builder.icmp_signed("!=", named["slopes"], ir.Constant(I64, 0))
         with cgutils.for_range(builder, named["n_tiles"]) as tile:
             x_tile = builder.mul(tile.index, builder.mul(named["x_pixel"], step))
             y_tile = builder.mul(tile.index, builder.mul(named["y_pixel"], pixels))
@@ -125,6 +129,7 @@ def _function(module, isa, window, width, is_masked):
                     "x": builder.add(x_tile, channels),
                     "y": builder.add(y_tile, channels),
                     "filters": builder.mul(vector.index, named["filters_nbytes"]),
+                    "slopes": builder.select(has_slopes, channels, ir.Constant(I64, 0)),
                 }
                 here = {name: builder.add(named[name], nbytes) for name, nbytes in here.items()}
                 _emit_tile(simd, named | here, window, width, mask)
@@ -138,7 +143,12 @@ def _emit_tile(simd, named, window, width, mask):
     rows = [simd.variables([bias] * width) for _ in range(window.rows)]
     emit_runs = _emit_runs if window.rows == 1 else _emit_runs_of_pair
     emit_runs(simd, named, window, rows, mask)
-    _emit_clip(simd, named["lo"], named["hi"], [slot for sums in rows for slot in sums])
+    slots = [slot for sums in rows for slot in sums]
+    with b.if_else(b.icmp_signed("!=", named["slopes"], ir.Constant(I64, 0))) as branches:
+        with branches[0]:
+            _emit_bend(simd, named["slopes"], slots)
+        with branches[1]:
+            _emit_clip(simd, named["lo"], named["hi"], slots)
     y = named["y"]
     for sums in rows:
         pixel = y
@@ -222,3 +232,10 @@ def _emit_clip(simd, low, high, slots):
         bounds = simd.splat(low), simd.splat(high)
         for slot in slots:
             b.store(simd.clip(b.load(slot), *bounds), slot)
+
+
+def _emit_bend(simd, slopes, slots):
+    """Emit the product of what is negative and the slopes."""
+    b, factors = simd.builder, simd.load(slopes)
+    for slot in slots:
+        b.store(simd.leaky(b.load(slot), factors), slot)

@@ -156,6 +156,12 @@ class Simd:
         x = self.builder.select(self.builder.fcmp_ordered("<", x, low), low, x)
         return self.at_most(x, high)
 
+    def leaky(self, x: Any, slope: Any) -> Any:
+        """Return ``x > 0 ? x : x * slope``, which keeps NaN and makes -0 a zero."""
+        negative = self.multiply_add(x, slope, self.zeros())
+        is_positive = self.builder.fcmp_ordered(">", x, self.zeros())
+        return self.builder.select(is_positive, x, negative)
+
     def variables(self, values: list[Any]) -> list[Any]:
         """Return stack slots that hold `values`.
 

@@ -4,6 +4,8 @@ Operation, for the `height` pixels m and the columns n of one panel:
 
     y[m, n] = clip((b[n] + sum_k x[m, k] * w[k, n] + u[m, n]) * s[n] + r[m, n], lo, hi)
 
+or, where there are slopes, what is negative times a[n] instead of the clip.
+
 The K-axis is walked as `n_runs` runs of `run_len` contiguous floats (virtual im2col):
 run s of pixel m starts at ``x_rows[m] + runs[s]``. The sum is taken in that order, one
 fused multiply-add per k, whatever the tile, so that every tile height gives the same bits.
@@ -56,6 +58,7 @@ TILE_ARGUMENTS = (
     "r_rows",  # likewise for the residual, or 0 for none
     "u_rows",  # likewise: rows of a panel's columns to add, or 0 for none
     "scale",  # address of float32[width]: factors of the columns, or 0 for ones
+    "slopes",  # address of float32[width]: factors of what is negative, or 0 for ones
     "column_offset",  # of the panel's first column in y and r, in bytes
     "n_valid",  # columns to store
     "part",  # products of a partial sum
@@ -75,8 +78,8 @@ def tile_call(isa: Isa, narrowest: int = 1, most_panels: int = 1):
 
     @intrinsic
     def tile(typing, n_rows, n_units, n_tiles, x_rows, runs, n_runs, run_len, panel,
-             panel_nbytes, y_rows, r_rows, u_rows, scale, column_offset, n_valid, part,
-             totals, number, ahead_step, lo, hi):  # fmt: skip
+             panel_nbytes, y_rows, r_rows, u_rows, scale, slopes, column_offset, n_valid,
+             part, totals, number, ahead_step, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             n_rows, n_units, *tile_args = args
             _emit_dispatch(builder, isa, narrowest, most_panels, n_rows, n_units, tile_args)
@@ -158,7 +161,7 @@ class _Tile:
         self._add_partial_sums(named, sums)
         self._scale(named, sums)
         self._add_residual(named, sums)
-        self._clip(named, sums)
+        self._finish(named, sums)
         self._store_columns(named, sums)
 
     def _prefetch(self, named):
@@ -356,6 +359,14 @@ class _Tile:
             for slot, value in zip(row, self._columns(address, masks), strict=True):
                 b.store(b.fadd(b.load(slot), value), slot)
 
+    def _finish(self, named, sums):
+        """Multiply what is negative by the slopes; without slopes, clip."""
+        with self.builder.if_else(self._is_given(named["slopes"])) as (bent, clipped):
+            with bent:
+                self._bend(named, sums)
+            with clipped:
+                self._clip(named, sums)
+
     def _clip(self, named, sums):
         b, low, high = self.builder, named["lo"], named["hi"]
         with b.if_then(self.simd.is_bounded(low, high)):
@@ -363,6 +374,12 @@ class _Tile:
             for row in sums:
                 for part, slot, *bounds in zip(self.row, row, lows, highs, strict=True):
                     b.store(part.clip(b.load(slot), *bounds), slot)
+
+    def _bend(self, named, sums):
+        b, slopes = self.builder, self._columns(named["slopes"])
+        for row in sums:
+            for part, slot, slope in zip(self.row, row, slopes, strict=True):
+                b.store(part.leaky(b.load(slot), slope), slot)
 
     def _store_columns(self, named, sums):
         rows = self._rows(named, "y_rows")

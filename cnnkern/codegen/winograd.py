@@ -22,6 +22,7 @@ OUTPUT_ARGUMENTS = (
     "y", "y_h", "y_w",
     "r", "r_h", "r_w",  # residual, or 0
     "n_rows", "n_columns", "n_valid",  # how much of the patch and vector to store
+    "slopes",  # address of one channel vector: factors of what is negative, or 0
 )  # fmt: skip
 
 
@@ -46,11 +47,14 @@ def input_transform(isa: Isa, size: Size):
 
 
 def output_transform(isa: Isa, size: Size):
-    """Return ``transform(*OUTPUT_ARGUMENTS, lo, hi)``: ``y = clip(A' M A + bias + r)``."""
+    """Return ``transform(*OUTPUT_ARGUMENTS, lo, hi)``: ``finish(A' M A + bias + r)``.
+
+    What is negative is multiplied by the slopes; without slopes, the result is clipped.
+    """
 
     @intrinsic
     def transform(typing, m, m_point, bias, y, y_h, y_w, r, r_h, r_w,
-                  n_rows, n_columns, n_valid, lo, hi):  # fmt: skip
+                  n_rows, n_columns, n_valid, slopes, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             is_full = builder.icmp_signed(">=", args[11], ir.Constant(I64, isa.lanes))
             for count, tile in zip(args[9:11], size.tile, strict=True):
@@ -125,17 +129,16 @@ def _store_full(simd, named, rows):
             for j, slot in enumerate(row):
                 value = simd.load(_element(builder, named, "r", i, j))
                 builder.store(builder.fadd(builder.load(slot), value), slot)
-    low, high = simd.splat(named["lo"]), simd.splat(named["hi"])
-    for i, row in enumerate(slots):
-        for j, slot in enumerate(row):
-            y = simd.clip(builder.load(slot), low, high)
-            simd.store(y, _element(builder, named, "y", i, j))
+    for finished in _finishes(simd, named):
+        for i, row in enumerate(slots):
+            for j, slot in enumerate(row):
+                y = finished(builder.load(slot))
+                simd.store(y, _element(builder, named, "y", i, j))
 
 
 def _store_partial(simd, named, rows):
     builder = simd.builder
     mask = simd.mask(named["n_valid"])
-    low, high = simd.splat(named["lo"]), simd.splat(named["hi"])
     has_residual = builder.icmp_signed("!=", named["r"], ir.Constant(I64, 0))
     for i, row in enumerate(rows):
         for j, y in enumerate(row):
@@ -146,8 +149,22 @@ def _store_partial(simd, named, rows):
                 with builder.if_then(has_residual):
                     value = simd.load(_element(builder, named, "r", i, j), mask)
                     builder.store(builder.fadd(builder.load(slot), value), slot)
-                clipped = simd.clip(builder.load(slot), low, high)
-                simd.store(clipped, _element(builder, named, "y", i, j), mask)
+                for finished in _finishes(simd, named):
+                    y = finished(builder.load(slot))
+                    simd.store(y, _element(builder, named, "y", i, j), mask)
+
+
+def _finishes(simd, named):
+    """Yield, in the branch for each, what is done to a vector before it is stored."""
+    builder = simd.builder
+    has_slopes = builder.icmp_signed("!=", named["slopes"], ir.Constant(I64, 0))
+    with builder.if_else(has_slopes) as (bent, clipped):
+        with bent:
+            slopes = simd.load(named["slopes"])
+            yield lambda y: simd.leaky(y, slopes)
+        with clipped:
+            low, high = simd.splat(named["lo"]), simd.splat(named["hi"])
+            yield lambda y: simd.clip(y, low, high)
 
 
 def _to_points(simd, axis, d):

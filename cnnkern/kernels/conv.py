@@ -16,6 +16,7 @@ from ..codegen.vector import call_kernel, floats, integers
 def f32_conv(isa: Isa):
     """Return the kernel ``y = activate(clip(conv(x, w) + b + r, lo, hi))``; record CONV.
 
+    With slopes, what is negative is multiplied by its column's, and nothing is clipped.
     A task is one (group, panel block, row block); the steps between neighbours of each kind
     are the plan's choice.
     With a gate x is first scaled: ``x[n, .., c] * gate[n, c]``, for filters of one tap.
@@ -58,6 +59,7 @@ def f32_conv(isa: Isa):
                     n_rows, p.height, n_units, x_rows, p.runs, p.n_runs, p.run_len,
                     panels + panel * p.panel_nbytes, p.panel_nbytes,
                     y_rows, r_rows, 0, 0,
+                    p.slopes + 4 * (group * p.OC + panel * NR) if p.slopes else 0,
                     4 * panel * NR, n_valid, p.part, totals, p.is_far, p.lo, p.hi,
                 )  # fmt: skip
                 panel += n_panels
@@ -89,7 +91,8 @@ def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1):
     @inline
     def multiply_panel(
         n_rows, height, n_units, x_rows, runs, n_runs, run_len, panel, panel_nbytes,
-        y_rows, r_rows, u_rows, scale, column_offset, n_valid, part, totals, is_far, lo, hi,
+        y_rows, r_rows, u_rows, scale, slopes, column_offset, n_valid, part, totals, is_far,
+        lo, hi,
     ):  # fmt: skip
         rest = n_rows % height
         # So few rows wait for their own sums. With a full tile's they are two halves, for
@@ -110,7 +113,7 @@ def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1):
                 x_rows + 8 * m, runs, n_runs, run_len, panel, panel_nbytes,
                 y_rows + 8 * m, r_rows + 8 * m if r_rows else 0,
                 u_rows + 8 * m if u_rows else 0,
-                scale, column_offset, n_valid, part, totals, number, step, lo, hi,
+                scale, slopes, column_offset, n_valid, part, totals, number, step, lo, hi,
             )  # fmt: skip
             m += rows * n_tiles
             number += n_tiles

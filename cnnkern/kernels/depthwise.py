@@ -53,7 +53,8 @@ def _depthwise(taps: int, stride: int):
                             n_pixels,
                             x_row + ow * p.x_w + 4 * c, p.x_pixel, p.runs, first, end_run,
                             p.filters + (c0 + c) * p.filter_nbytes, LANES * p.filter_nbytes,
-                            y_row + ow * p.y_w + 4 * c, p.y_w, p.y_h, n_vectors, C - c,
+                            y_row + ow * p.y_w + 4 * c, p.y_w, p.y_h,
+                            p.slopes + 4 * (c0 + c) if p.slopes else 0, n_vectors, C - c,
                             p.lo, p.hi,
                         )  # fmt: skip
                         done = tiles(*arguments) if rows == 1 else pair_tiles(*arguments)

@@ -25,7 +25,8 @@ CONV = _record(
     "OC", "x_group", "y_group",  # columns per group; from one group to the next
     "height", "row_unit", "rows_per_task", "row_blocks", "row_step",
     "panels_per_task", "panel_blocks", "panel_step", "group_step",
-    "activate", "activate_args",  # row function of the epilogue, or 0
+    "slopes",  # of the epilogue: float32[columns], or 0
+    "activate", "activate_args",  # and its row function, or 0
     "gate", "gate_n",  # factors of the run's floats, per image; or 0
     "gated", "gated_row",  # where scaled rows stand in the scratch memory; from row to row
     floats=("lo", "hi"),
@@ -44,14 +45,15 @@ STRASSEN = _record(
     "height", "part_blocks", "panels_per_task", "panel_blocks",
     "table_nbytes", "partial", "partial_nbytes",  # tables and sums in the scratch memory
     "sums", "sum_row", "sum_block", "dump",
-    "activate", "activate_args",
+    "slopes", "activate", "activate_args",
     floats=("lo", "hi", "lowest", "highest"),
 )  # fmt: skip
 
 WINOGRAD = _record(
     "x", "y", "r",
     "panels", "panel_nbytes", "point_nbytes", "n_points", "bias",
-    "runs", "KD", "x_tap", "v_tap",  # taps along D: where in a row of V; from one to the next
+    "runs", "K",  # a row of V: one run of K floats, C for each tap along D
+    "KD", "x_tap", "v_tap",  # these taps, and from one to the next
     "to_points", "from_points",  # kernels of the transforms
     "C", "OC", "OD", "OH", "OW", "TH", "TW",  # TH x TW tiles of outputs per image
     "first", "patches", "blocks", "unit", "table_nbytes", "height",
@@ -59,7 +61,7 @@ WINOGRAD = _record(
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
     "r_n", "r_d", "r_h", "r_w",
-    "activate", "activate_args",
+    "slopes", "activate", "activate_args",
     floats=("lo", "hi", "lowest", "highest"),
 )  # fmt: skip
 
@@ -73,7 +75,7 @@ DEPTHWISE = _record(
     "N", "OD", "OH", "OW", "C", "channels_per_task", "rows_per_band", "pixels_per_call",
     "x_n", "x_d", "x_h", "x_w",
     "y_n", "y_d", "y_h", "y_w",
-    "activate", "activate_args",
+    "slopes", "activate", "activate_args",
     "sums", "sums_row",  # where each output row's sum goes, if it is wanted
     floats=("lo", "hi"),
 )  # fmt: skip

@@ -90,7 +90,7 @@ def _products(isa: Isa):
         """Set partial sums to a product, plus other partial sums if given."""
         multiply_panel(
             n, height, UNITS, x_rows, run, 1, p.K, panel, 0, y_rows,
-            0, u_rows, 0, 0, NR, p.K, 0, FAR, p.lowest, p.highest,
+            0, u_rows, 0, 0, 0, NR, p.K, 0, FAR, p.lowest, p.highest,
         )  # fmt: skip
 
     @inline
@@ -98,8 +98,8 @@ def _products(isa: Isa):
         """Set columns of y to a product, if it has a run, plus partial sums, and the rest."""
         multiply_panel(
             n, height, UNITS, x_rows, run, n_runs, p.K, panel, 0, y_rows,
-            r_rows if p.r else 0, u_rows, p.scales + column, column, NR, p.K, 0, FAR,
-            p.lo, p.hi,
+            r_rows if p.r else 0, u_rows, p.scales + column,
+            p.slopes + column if p.slopes else 0, column, NR, p.K, 0, FAR, p.lo, p.hi,
         )  # fmt: skip
 
     @inline

@@ -44,9 +44,9 @@ def f32_winograd(isa: Isa):
                 for panel in range((p.OC + NR - 1) // NR):
                     n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
                     multiply_panel(
-                        n_tiles, p.height, n_units, v_rows, p.runs, p.KD, p.C,
+                        n_tiles, p.height, n_units, v_rows, p.runs, 1, p.K,
                         p.panels + point * p.point_nbytes + panel * p.panel_nbytes, 0,
-                        m_rows, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.C, 0, 0,
+                        m_rows, 0, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.K, 0, 0,
                         p.lowest, p.highest,
                     )  # fmt: skip
             call_kernel(p.from_points, address_of(p), M, task, task + 1)
@@ -94,14 +94,15 @@ def _gather(isa: Isa, size: Size):
 
     @inline
     def gather(p, first, n_tiles, V):
+        tw, th, d, n = split(first, p)
         for t in range(n_tiles):
-            tw, th, d, n = split(first + t, p.OD, p.TH, p.TW)
             x = p.x + n * p.x_n + d * p.x_d + th * ROWS * p.x_h + tw * COLUMNS * p.x_w
             for tap in range(p.KD):
                 v = V + t * p.v_tile + tap * p.v_tap
                 for c in range(0, p.C, LANES):
                     to_points(x + 4 * c, p.x_h, p.x_w, v + 4 * c, p.v_point, p.C - c)
                 x += p.x_tap
+            tw, th, d, n = next_tile(tw, th, d, n, p)
 
     return gather
 
@@ -112,8 +113,8 @@ def _scatter(isa: Isa, size: Size):
 
     @inline
     def scatter(p, first, n_tiles, M):
+        tw, th, d, n = split(first, p)
         for t in range(n_tiles):
-            tw, th, d, n = split(first + t, p.OD, p.TH, p.TW)
             oh, ow = th * ROWS, tw * COLUMNS
             rows, columns = min(ROWS, p.OH - oh), min(COLUMNS, p.OW - ow)
             y = p.y + n * p.y_n + d * p.y_d + oh * p.y_h + ow * p.y_w
@@ -122,10 +123,11 @@ def _scatter(isa: Isa, size: Size):
                 from_points(
                     M + t * p.m_tile + 4 * c, p.m_point, p.bias + 4 * c,
                     y + 4 * c, p.y_h, p.y_w, r + 4 * c if p.r else 0, p.r_h, p.r_w,
-                    rows, columns, p.OC - c, p.lo, p.hi,
+                    rows, columns, p.OC - c, p.slopes + 4 * c if p.slopes else 0, p.lo, p.hi,
                 )  # fmt: skip
             if p.activate:
                 activate_patch(p, y, rows, columns)
+            tw, th, d, n = next_tile(tw, th, d, n, p)
 
     return scatter
 
@@ -149,10 +151,26 @@ def first_tile(p, block):
 
 
 @inline
-def split(tile, OD, TH, TW):
+def split(tile, p):
     """Return column, row, depth and image of a tile."""
-    image = tile // (TW * TH)
-    return tile % TW, tile // TW % TH, image % OD, image // OD
+    TW, TH, OD = p.TW, p.TH, p.OD
+    return tile % TW, tile // TW % TH, tile // (TW * TH) % OD, tile // (TW * TH * OD)
+
+
+@inline
+def next_tile(tw, th, d, n, p):
+    """Return column, row, depth and image of the tile that follows: a division takes longer."""
+    tw += 1
+    if tw == p.TW:
+        tw = 0
+        th += 1
+        if th == p.TH:
+            th = 0
+            d += 1
+            if d == p.OD:
+                d = 0
+                n += 1
+    return tw, th, d, n
 
 
 @inline

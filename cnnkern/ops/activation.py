@@ -211,6 +211,13 @@ class Activation(Op):
         parameters = self.parameters or FUNCTIONS[self.function].defaults
         return f"f32_{self.function}", parameters
 
+    def slopes(self, C: int) -> Array | None:
+        """Return the factors of what is negative, float32[C], if it does nothing else."""
+        if self.function != "leaky_relu":
+            return None
+        (slope,) = self.parameters or FUNCTIONS[self.function].defaults
+        return np.full(C, slope, np.float32)
+
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The interval that the function clips to, if it does nothing else."""

@@ -16,7 +16,7 @@ from ..graph import Array, Halo, Op, as_array
 from ..lazy import Scaled, Weight
 from ..shapes import Pair, Shape, product
 from . import winograd
-from .activation import Activation, with_activation
+from .activation import with_activation
 from .common import (
     by_rank,
     channels_last,
@@ -28,6 +28,7 @@ from .common import (
     spatial_rank,
 )
 from .config import LayerConfig, Weights
+from .prelu import Elementwise
 from .regions import Axis, Region, cut, reach
 from .window import (
     Padding,
@@ -71,7 +72,7 @@ class SlidingFilter(Op):
     strides: tuple[int, ...] = (1, 1)
     padding: Padding = "valid"
     dilation_rate: tuple[int, ...] = (1, 1)
-    activation: Activation | None = None
+    activation: Elementwise | None = None
     adds_residual: bool = False
 
     @property
@@ -250,6 +251,11 @@ class Conv(SlidingFilter):
         return set(self.sizes) == {1} and self.groups == 1 and isinstance(self.padding, str)
 
     @property
+    def is_small(self) -> bool:
+        """Whether the filter is of one channel or few columns: it has kernels of its own."""
+        return self.in_channels == 1 or self.out_channels <= NARROW_COLUMNS
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether each output channel reads one input channel, and each of them once."""
         return self.groups > 1 and self.groups == self.in_channels == self.out_channels
@@ -301,10 +307,9 @@ class Conv(SlidingFilter):
     def regions(self, lengths: Sequence[int]) -> list[list[Region]] | None:
         """Return which taps reach an image of these lengths, where; None for all everywhere.
 
-        A filter of one channel or few columns is taken whole: it has kernels of its own.
+        A small filter is taken whole.
         """
-        is_small = self.in_channels == 1 or self.out_channels <= NARROW_COLUMNS
-        if is_small or self.groups > 1 or self.border is not None:
+        if self.is_small or self.groups > 1 or self.border is not None:
             return None
         axes = self._axes(lengths)
         regions = cut(axes, self.filter.size)
@@ -369,7 +374,7 @@ def expect_residual(name: str, residual: Sequence[Shape], y: Shape) -> None:
 
 
 def epilogue(
-    y: Array, bias: Array | None, residual: Sequence[Array], activation: Activation | None
+    y: Array, bias: Array | None, residual: Sequence[Array], activation: Elementwise | None
 ) -> Array:
     """Return ``activation(y + bias + residual)``."""
     for term in (bias, *residual):

@@ -12,10 +12,11 @@ from ..errors import ShapeError
 from ..graph import Array, Op
 from ..lazy import Scaled, Weight
 from ..shapes import Shape, product
-from .activation import Activation, with_activation
+from .activation import with_activation
 from .common import axis_length, expect_inputs
 from .config import LayerConfig, Weights
 from .conv import STRASSEN_KERNELS, epilogue, expect_residual
+from .prelu import Elementwise
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -43,7 +44,7 @@ class Dense(Op):
 
     weight: Weight
     bias: Array | None = None
-    activation: Activation | None = None
+    activation: Elementwise | None = None
     adds_residual: bool = False
     may_transform: bool = False
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..graph import Array, Axes, Op
 from ..shapes import Shape, product
+from .activation import Activation
 from .common import axis_length, permuted_constant
 from .config import LayerConfig, Weights
 from .norm import expect_trailing
@@ -33,6 +34,7 @@ class PReLU(Op):
 
     keras_classes: ClassVar = ("keras.layers>PReLU",)
     in_place: ClassVar = True
+    bounds: ClassVar = None  # as of an Activation: it does not clip
 
     alpha: Array
 
@@ -67,8 +69,17 @@ class PReLU(Op):
         alpha = lowering.constant_buffer(self, "alpha", self.alpha, len(x.shape))
         lowering.binary("f32_prelu", x, alpha, output)
 
+    def slopes(self, C: int) -> Array | None:
+        """Return the factors of what is negative, float32[C], if all pixels have the same."""
+        alpha = self.alpha
+        is_per_channel = alpha.size == alpha.shape[-1] and alpha.size in (1, C)
+        return np.broadcast_to(alpha.ravel(), C) if is_per_channel else None
+
     def permuted(self, order: Axes) -> Op:
         return replace(self, alpha=permuted_constant(self.alpha, order))
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 3 * product(shapes[0])
+
+
+Elementwise = Activation | PReLU  # what an op may apply to its results

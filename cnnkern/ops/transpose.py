@@ -12,10 +12,11 @@ from ..graph import Array, Halo, Op
 from ..lazy import Scaled, Weight
 from ..shapes import Pair, Shape, dilated_size, product
 from . import winograd
-from .activation import Activation, with_activation
+from .activation import with_activation
 from .common import by_rank, expect_channels, input_channels, known, spatial_rank
 from .config import LayerConfig, Weights
 from .conv import check_strides, epilogue, take_window
+from .prelu import Elementwise
 from .window import Window, halo, paddings, taps
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class ConvTranspose(Op):
     padding: str = "valid"
     dilation_rate: tuple[int, ...] = (1, 1)
     output_padding: tuple[int, ...] | None = None
-    activation: Activation | None = None
+    activation: Elementwise | None = None
     may_transform: bool = False
 
     @classmethod

@@ -149,7 +149,7 @@ def lower_plane(
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         OD=OD, OH=OH, OW=OW, M=N * OD * OH * OW, OC=OC,
         **stride_fields("x", x_strides), **stride_fields("y", y.strides),
-        activate=epilogue.activate, activate_args=epilogue.activate_args, **epilogue.bounds,
+        **epilogue.with_rows,
     )  # fmt: skip
 
 
@@ -270,8 +270,8 @@ def lower_matrix(
         **stride_fields("x", x_strides), **stride_fields("y", y.strides),
         OC=N, x_group=matrix.x_group, y_group=matrix.y_group,
         height=tile_height(pixel_nbytes, isa.heights),
-        activate=epilogue.activate, activate_args=epilogue.activate_args,
-        **blocks, **epilogue.bounds, **residual_fields(residual), **optional,
+        **blocks, **residual_fields(residual), **optional,
+        **(epilogue.with_rows if matrix.is_narrow else epilogue.fields),
     )  # fmt: skip
 
 

@@ -76,9 +76,9 @@ def lower_depthwise(
         x_pixel=x_step[2] if run_taps == 1 else x.strides[3],
         N=batch, OD=OD, OH=OH, OW=OW, C=C,
         channels_per_task=channels, rows_per_band=band_rows,
-        pixels_per_call=activated if epilogue.activate else OW,
+        pixels_per_call=OW if epilogue.in_registers else activated,
         **stride_fields("x", (x.strides[0], *x_step)), **stride_fields("y", y.strides),
-        activate=epilogue.activate, activate_args=epilogue.activate_args, **epilogue.bounds,
+        **epilogue.fields,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from ..kernels import KERNELS, address
 from ..kernels.memory import aligned
 from ..lazy import Weight
 from ..ops.activation import Activation
+from ..ops.prelu import Elementwise, PReLU
 from ..ops.regions import Region
 from ..ops.resize import Taps
 from ..ops.window import RowWindow, Window
@@ -165,7 +166,7 @@ class Lowering:
         bias: Array | None,
         window: Window | None = None,
         groups: int = 1,
-        activation: Activation | None = None,
+        activation: Elementwise | None = None,
         residual: Sequence[Buffer] = (),
         gate: Buffer | None = None,
         may_halve: bool = False,
@@ -178,7 +179,7 @@ class Lowering:
         halves, which rounds less well. `regions` of each spatial axis tell which taps count
         where, if not all of them do.
         """
-        window, epilogue = window or Window.pointwise(), self.epilogue(activation)
+        window, epilogue = window or Window.pointwise(), self.epilogue(activation, y)
         if may_halve and pays_in_halves(y, filters.shape[-2], self.isa):
             lower_strassen(self, owner, x, y, filters, bias, window, epilogue, *residual)
         else:
@@ -196,14 +197,14 @@ class Lowering:
         bias: Array | None,
         window: Window,
         tile: Pair,
-        activation: Activation | None = None,
+        activation: Elementwise | None = None,
         residual: Sequence[Buffer] = (),
     ) -> None:
         """Append a convolution of stride 1 by Winograd's algorithm, `tile` outputs at a time.
 
         x has a halo of whole tiles.
         """
-        epilogue = self.epilogue(activation)
+        epilogue = self.epilogue(activation, y)
         added = next(iter(residual), None)
         lower_winograd(self, owner, x, y, filters, bias, window, tile, epilogue, added)
 
@@ -215,7 +216,7 @@ class Lowering:
         filters: Array,
         bias: Array | None,
         window: Window,
-        activation: Activation | None = None,
+        activation: Elementwise | None = None,
     ) -> None:
         """Append a depthwise convolution like `conv`, filters float32[*K, C, CM]."""
         *taps, C, CM = filters.shape
@@ -226,7 +227,7 @@ class Lowering:
             x = repeated
         lower_depthwise(
             self, owner, x, y, filters.reshape(*taps, C * CM), bias, window,
-            self.epilogue(activation),
+            self.epilogue(activation, y),
         )  # fmt: skip
 
     def takes_bands(self, middle: Buffer, K: int, rows: RowWindow) -> bool:
@@ -256,14 +257,14 @@ class Lowering:
         filters: Weight,
         bias: Array | None,
         window: Window,
-        activation: Activation | None = None,
+        activation: Elementwise | None = None,
         tiled: Pair | None = None,
     ) -> None:
         """Append the transpose of a convolution of `window`, filters float32[*K, OC, C].
 
         Outputs that read `tiled` taps along H and W may come in Winograd's tiles.
         """
-        epilogue = self.epilogue(activation)
+        epilogue = self.epilogue(activation, y)
         lower_transpose(self, owner, x, y, filters, bias, window, epilogue, tiled)
 
     def repeat_channels(self, x: Buffer, y: Buffer, count: int) -> None:
@@ -307,7 +308,7 @@ class Lowering:
 
         The constants broadcast to a sample.
         """
-        lower_affine(self, owner, x, y, scale, shift, self.epilogue(activation))
+        lower_affine(self, owner, x, y, scale, shift, self.epilogue(activation, y))
 
     def standardize(
         self, owner: object, x: Buffer, y: Buffer, mean: Array, deviation: Array
@@ -382,16 +383,27 @@ class Lowering:
             x = dense.reshape(y.shape)
         self.move(x, y, x.axis_strides)
 
-    def epilogue(self, activation: Activation | None) -> Epilogue:
-        """Return how a kernel computes `activation` on its way out."""
+    def epilogue(self, activation: Elementwise | None, y: Buffer) -> Epilogue:
+        """Return how a kernel computes `activation` on its way out to `y`."""
         if activation is None:
             return Epilogue()
         if activation.bounds is not None:
             return Epilogue(*activation.bounds)
+        values = activation.slopes(y.shape[-1])
+        slopes = 0 if values is None else self.slopes(values)
+        if isinstance(activation, PReLU):
+            return Epilogue(slopes=slopes)
         kernel, parameters = activation.row_function
         return Epilogue(
-            activate=self.kernel_address(kernel), activate_args=self.parameters(parameters)
-        )
+            slopes=slopes,
+            activate=self.kernel_address(kernel), activate_args=self.parameters(parameters),
+        )  # fmt: skip
+
+    def slopes(self, values: Array) -> int:
+        """Return the address of a factor per column, with room behind for a whole tile."""
+        padding = (0, self.isa.tile_columns)
+        key = ("slopes", values.tobytes(), self.isa.name)
+        return self.constants.address(key, lambda: np.pad(values, padding))
 
     def activate(self, activation: Activation, x: Buffer, y: Buffer) -> None:
         """Append ``y = activation(x)``."""

@@ -93,8 +93,7 @@ def lower_strassen(
         n_panels=n_panels, right=FLOAT_NBYTES * done // 2,
         height=tile_height(strides[3], isa.heights), **blocks,
         **_scratch(lowering, n_pairs, C, done),
-        activate=epilogue.activate, activate_args=epilogue.activate_args,
-        lowest=-INFINITY, highest=INFINITY, **epilogue.bounds,
+        lowest=-INFINITY, highest=INFINITY, **epilogue.fields,
         **residual_fields(residual),
     )  # fmt: skip
     if done < OC:
@@ -102,7 +101,8 @@ def lower_strassen(
         last = (-1, done, OC - done)
         lower_matrix(
             lowering, x.address, strides, y.slice(*last), Runs((0,), C),
-            Matrix(rest, C, OC - done), epilogue, residual and residual.slice(*last),
+            Matrix(rest, C, OC - done), epilogue.from_column(done),
+            residual and residual.slice(*last),
         )  # fmt: skip
 
 

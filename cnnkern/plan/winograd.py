@@ -62,16 +62,16 @@ def lower_winograd(
     KD, *plane = lift(taps, 1)
     size = next(s for s in SIZES.values() if (s.tile, s.taps) == (tile, tuple(plane)))
     CP, OCP = (-(-n // isa.lanes) * isa.lanes for n in (C, OC))
+    KP = (KD - 1) * C + CP  # what the last vector of a tap has too much, the next tap replaces
     panels = lowering.constant(
         owner, f"points {size.name}{name}", lambda: transform_filters(filters, size, isa)
     )
     common: dict[str, Any] = {
         "bias": lowering.constant(owner, "bias", lambda: _padded_bias(bias, OCP)),
-        "C": C, "OC": OC, "v_tile": FLOAT_NBYTES * KD * CP, "m_tile": FLOAT_NBYTES * OCP,
-        "runs": lowering.table(tuple(FLOAT_NBYTES * CP * tap for tap in range(KD))),
-        "KD": KD, "x_tap": x.strides[1], "v_tap": FLOAT_NBYTES * CP,
-        "activate": epilogue.activate, "activate_args": epilogue.activate_args,
-        **epilogue.bounds,
+        "C": C, "OC": OC, "v_tile": FLOAT_NBYTES * KP, "m_tile": FLOAT_NBYTES * OCP,
+        "runs": lowering.table((0,)), "K": KD * C,
+        "KD": KD, "x_tap": x.strides[1], "v_tap": FLOAT_NBYTES * C,
+        **epilogue.fields,
     }  # fmt: skip
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
     rates = window.dilation
@@ -80,7 +80,7 @@ def lower_winograd(
         batch, OD, OH, OW, _ = y_part.dims
         TH, TW = (-(-n // along) for n, along in zip((OH, OW), tile, strict=True))
         n_tiles = batch * OD * TH * TW
-        blocks, unit = _split(n_tiles, KD * CP, OCP, size, isa)
+        blocks, unit = _split(n_tiles, KP, OCP, size, isa)
         fields = {
             "x": x_part.address + -corner, "y": y_part.address,
             "OD": OD, "OH": OH, "OW": OW, "TH": TH, "TW": TW,
@@ -91,7 +91,7 @@ def lower_winograd(
         flops = 2 * product(filters.shape) * batch * OD * OH * OW
         # With one block each, two threads read all filters twice, which steps read once.
         most = L3_NBYTES if blocks > 2 and unit > 1 else L2_NBYTES
-        nbytes = FLOAT_NBYTES * size.n_points * KD * CP * OCP
+        nbytes = FLOAT_NBYTES * size.n_points * KP * OCP
         lower = _lower_blocks if nbytes <= most else _lower_steps
         lower(lowering, size, fields, panels, flops)
 
@@ -122,8 +122,8 @@ def _lower_blocks(
     lowering: Lowering, size: Size, fields: dict[str, Any], panels: int, flops: int
 ) -> None:
     """Append one step that takes block after block through all stages."""
-    n_tiles, blocks, OC = (fields[key] for key in ("patches", "blocks", "OC"))
-    isa, K = lowering.isa, fields["KD"] * fields["C"]
+    n_tiles, blocks, K, OC = (fields[key] for key in ("patches", "blocks", "K", "OC"))
+    isa = lowering.isa
     MR = isa.heights[0]
     most = -(-n_tiles // blocks) + fields["unit"] - 1
     table_nbytes = whole_lines(8 * (most + MR))
@@ -148,7 +148,7 @@ def _lower_steps(
     lowering: Lowering, size: Size, fields: dict[str, Any], panels: int, flops: int
 ) -> None:
     """Append a step per stage, chunk by chunk of tiles, with V and M in the arena."""
-    n_tiles, KD, C, OC = (fields[key] for key in ("patches", "KD", "C", "OC"))
+    n_tiles, K, OC = (fields[key] for key in ("patches", "K", "OC"))
     n_points = size.n_points
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
     n_chunks = max(-(-n_tiles * tile_nbytes // CHUNK_NBYTES), 1)
@@ -158,8 +158,7 @@ def _lower_steps(
         for key in ("v_tile", "m_tile")
     )
     fields |= {"v": v.address, "v_point": v.strides[0], "m": m.address, "m_point": m.strides[0]}
-    matrix = Matrix(panels, KD * C, OC, n_points, fields["v_point"], fields["m_point"])
-    runs = Runs(tuple(fields["v_tap"] * tap for tap in range(KD)), C)
+    matrix = Matrix(panels, K, OC, n_points, fields["v_point"], fields["m_point"])
     for first in range(0, n_tiles, chunk):
         count = min(chunk, n_tiles - first)
         tasks = min(count, MIN_TASKS)
@@ -167,7 +166,7 @@ def _lower_steps(
         lowering.call(f"f32_winograd_input_{size.name}", tasks, **fields)
         rows = Buffer((1, count, OC), m.address, (0, 0, 0, fields["m_tile"]))
         lower_matrix(
-            lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, runs, matrix,
+            lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, Runs((0,), K), matrix,
             flops=flops * count // n_tiles,
         )  # fmt: skip
         lowering.call(f"f32_winograd_output_{size.name}", tasks, **fields)

@@ -1,5 +1,6 @@
 """A fused activation gives the bits of the same activation as a step of its own."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
 from cnnkern.ops.depthwise import DepthwiseConv
+from cnnkern.ops.prelu import Elementwise, PReLU
 from cnnkern.ops.transpose import ConvTranspose
 from support import graph_of, run_kernels
 
@@ -31,17 +33,25 @@ OPS = {
     "transpose": (ConvTranspose(normal(3, 3, 5, 4), normal(5), (2, 2), "same"), (4, 5, 4)),
     "dense": (Dense(normal(300, 547), normal(547)), (300,)),
     "volume": (Conv(normal(1, 1, 1, 2, 5), None, (1,) * 3, "valid", (1,) * 3), (4, 3, 3, 2)),
+    "tiles": (Conv(normal(3, 3, 32, 43), normal(43), may_transform=True), (13, 13, 32)),
+    "halves": (Conv(normal(1, 1, 640, 77), normal(77), may_transform=True), (12, 12, 640)),
+}
+ACTIVATIONS: dict[str, Callable[[int], Elementwise]] = {
+    "sigmoid": lambda C: Activation("sigmoid"),
+    "tanh": lambda C: Activation("tanh"),
+    "one slope": lambda C: Activation("leaky_relu", (0.3,)),
+    "slopes": lambda C: PReLU(normal(C)),
 }
 # What reads the activation: nothing, or a convolution that wants zeros around some axes.
 HALOS = {4: [(3, 3)], 5: [(3, 1, 1), (1, 3, 1), (1, 1, 3)]}
 
 
 @each_isa
-@pytest.mark.parametrize("function", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("function", ACTIVATIONS)
 @pytest.mark.parametrize("name", OPS)
 def test_fused_equals_separate(isa: Any, function: str, name: str) -> None:
     op, shape = OPS[name]
-    activation = Activation(function)
+    activation = ACTIVATIONS[function](op.out_channels)
     x = normal(3, *shape)
     for reader in readers(len(x.shape), op.infer_shape(x.shape)[-1]):
         inputs: Any = {"x": (None, *shape)}

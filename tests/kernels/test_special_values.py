@@ -9,7 +9,9 @@ from cnnkern.codegen.isa import available
 from cnnkern.graph import Array, Op
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
+from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.pool import AveragePool, GlobalAveragePool, MaxPool
+from cnnkern.ops.prelu import PReLU
 from support import graph_of, run_kernels
 
 NAN, INF = float("nan"), float("inf")
@@ -56,6 +58,16 @@ def test_clips_in_the_epilogue_of_a_convolution(
         x = np.resize(np.array(INPUTS, np.float32), (1, n, 1, 1))
         y = apply(identity, x, isa)
         np.testing.assert_array_equal(y, np.resize(np.array(expected, np.float32), x.shape))
+
+
+@each_isa
+def test_slopes_in_an_epilogue(isa: Any) -> None:
+    slopes = np.full(1, 0.3, np.float32)
+    for n in range(4, 68):
+        x = np.resize(np.array(INPUTS, np.float32), (1, 1, 1, n))
+        op = DepthwiseConv(np.ones((1, 1, n, 1), np.float32), activation=PReLU(slopes))
+        expected = np.resize(np.array((NAN, INF, -INF, 0.0), np.float32), x.shape)
+        np.testing.assert_array_equal(apply(op, x, isa), expected)
 
 
 @each_isa
