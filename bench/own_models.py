@@ -107,7 +107,52 @@ def unet() -> Any:
     return keras.Model(image, layers.Conv2D(1, 1)(x))
 
 
+def c3d() -> Any:
+    """Return a classifier of clips, 16 frames of 56x56 pixels (Tran et al., 2015)."""
+    clip = keras.Input((16, 56, 56, 3))
+    x = layers.Rescaling(1 / 255)(clip)
+    for filters in (32, 64, 128):
+        x = layers.Conv3D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling3D()(x)
+    x = layers.Dense(256, activation="relu")(layers.Flatten()(x))
+    return keras.Model(clip, layers.Dense(10)(x))
+
+
+def mobilefacenet() -> Any:
+    """Return a face descriptor like MobileFaceNet (Chen et al., 2018): learned slopes."""
+
+    def unit(layer: Any, x: Any, has_slopes: bool = True) -> Any:
+        x = layers.BatchNormalization()(layer(x))
+        slopes = layers.PReLU(shared_axes=[1, 2], alpha_initializer="random_uniform")
+        return slopes(x) if has_slopes else x
+
+    def pointwise(filters: int) -> Any:
+        return layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal")
+
+    def depthwise(strides: int, size: int = 3, padding: str = "same") -> Any:
+        scale = keras.initializers.RandomNormal(stddev=1.4 / size)  # keeps activations alive
+        return layers.DepthwiseConv2D(
+            size, strides, padding, use_bias=False, depthwise_initializer=scale
+        )
+
+    def bottleneck(x: Any, expanded: int, filters: int, strides: int = 1) -> Any:
+        y = unit(depthwise(strides), unit(pointwise(expanded), x))
+        y = unit(pointwise(filters), y, has_slopes=False)
+        return layers.Add()([x, y]) if strides == 1 else y
+
+    face = keras.Input((112, 112, 3))
+    x = layers.Rescaling(1 / 127.5, -1)(face)
+    x = unit(layers.Conv2D(64, 3, 2, padding="same", use_bias=False), x)
+    x = unit(depthwise(1), x)
+    for expanded, filters, count in ((128, 64, 5), (256, 128, 7), (256, 128, 3)):
+        x = bottleneck(x, expanded, filters, 2)
+        for _ in range(count - 1):
+            x = bottleneck(x, expanded, filters)
+    x = unit(depthwise(1, 7, "valid"), unit(pointwise(512), x))
+    return keras.Model(face, layers.Flatten()(unit(pointwise(128), x, has_slopes=False)))
+
+
 OWN: dict[str, Callable[[], Any]] = {
     "seed": seed, "LeNet": lenet, "autoencoder": autoencoder, "ResNet20": resnet20,
-    "UNet": unet,
+    "UNet": unet, "C3D": c3d, "MobileFaceNet": mobilefacenet,
 }  # fmt: skip

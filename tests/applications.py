@@ -58,10 +58,11 @@ def build(name: str, rng: np.random.Generator, include_top: bool = True) -> Any:
 
 
 def images(model: Any, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return float32[count, H, W, 3] pixels of 0..255, smooth enough to look like images."""
-    _, H, W, C = model.input_shape
-    coarse = rng.uniform(0, 255, (count, H // 8 + 1, W // 8 + 1, C))
-    smooth = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :H, :W]
+    """Return float32[count, ..., C] pixels of 0..255, smooth enough to look like images."""
+    _, *lengths, C = model.input_shape
+    smooth = rng.uniform(0, 255, (count, *(n // 8 + 1 for n in lengths), C))
+    for axis, n in enumerate(lengths, 1):
+        smooth = smooth.repeat(8, axis).take(range(n), axis)
     return (0.7 * smooth + 0.3 * rng.uniform(0, 255, smooth.shape)).astype(np.float32)
 
 
