@@ -81,12 +81,13 @@ class Size:
 ONE = Transform(1, 1, ())
 F5_2, F3_2 = Transform(5, 2, (0.75, 1.5)), Transform(3, 2, (1.0,))
 F4_3, F2_3 = Transform(4, 3, (0.75, 1.5)), Transform(2, 3, (1.0,))
-F2_5, F2_7 = Transform(2, 5, (0.75, 1.5)), Transform(2, 7, (0.5, 1.0, 2.0))
+F3_4, F2_5 = Transform(3, 4, (0.75, 1.5)), Transform(2, 5, (0.75, 1.5))
+F2_7 = Transform(2, 7, (0.5, 1.0, 2.0))
 SIZES = {
     size.name: size
     for size in (
         Size(F5_2, F5_2), Size(F3_2, F3_2), Size(F4_3, F4_3), Size(F2_3, F2_3),
-        Size(F2_5, F2_5),
+        Size(F3_4, F3_4), Size(F2_5, F2_5),
         Size(ONE, F4_3), Size(F4_3, ONE), Size(ONE, F2_5), Size(ONE, F2_7), Size(F2_7, ONE),
     )
 }  # fmt: skip

@@ -9,7 +9,7 @@ block stay in the L2 cache, and U streams once per block. Where U is the larger 
 streams once per chunk of many tiles: `f32_winograd_input_4x4_3x3`, `f32_conv` with a group
 per point, and `f32_winograd_output_4x4_3x3` are steps of their own, with V and M in the
 arena. Images of few tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the
-border. F(2x2, 5x5) does 36 products for 100, F(1x4, 1x3) 6 for 12.
+border. F(3x3, 4x4) does 36 products for 144, F(2x2, 5x5) 36 for 100, F(1x4, 1x3) 6 for 12.
 Taps along D are channels: a row of V holds those of each image under the filter.
 """
 

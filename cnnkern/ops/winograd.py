@@ -12,6 +12,7 @@ from ..shapes import Pair
 TILES: dict[Pair, tuple[Pair, ...]] = {
     (2, 2): ((3, 3), (5, 5)),
     (3, 3): ((4, 4), (2, 2)),
+    (4, 4): ((3, 3),),
     (5, 5): ((2, 2),),
     (1, 3): ((1, 4),),
     (3, 1): ((4, 1),),
@@ -23,7 +24,7 @@ TILES: dict[Pair, tuple[Pair, ...]] = {
 # Fitted to measured layers of 1 to 128 channels; all instruction sets are alike, because with
 # the width of a vector both change.
 TRANSFORM: dict[Pair, int] = {
-    (2, 2): 100, (3, 3): 60, (5, 5): 60,
+    (2, 2): 100, (3, 3): 60, (4, 4): 60, (5, 5): 60,
     (1, 3): 120, (3, 1): 120, (1, 5): 160, (1, 7): 160, (7, 1): 160,
 }  # fmt: skip
 VECTOR, UNIT = 16, 8  # floats of a vector, columns that are multiplied together

@@ -216,7 +216,7 @@ def test_a_line_that_the_rate_does_not_divide_stays_direct() -> None:
     ("C", "OC", "taps", "pays"),
     [
         (3, 64, (3, 3), False), (8, 8, (3, 3), False), (8, 16, (3, 3), True),
-        (12, 12, (3, 3), True), (16, 4, (3, 3), True), (64, 64, (4, 4), False),
+        (12, 12, (3, 3), True), (16, 4, (3, 3), True), (64, 64, (6, 6), False),
         (6, 16, (5, 5), False), (8, 16, (5, 5), True),
         (12, 12, (1, 3), False), (16, 16, (1, 3), True), (16, 16, (1, 7), False),
     ],
