@@ -231,7 +231,7 @@ def fuse_activation(graph: Graph) -> Graph:
 
 def _takes_slopes(op: Linear, prelu: PReLU) -> bool:
     """Tell whether all kernels for `op` can multiply what is negative by a slope per column."""
-    is_small = op.out_channels <= NARROW_COLUMNS or (isinstance(op, Conv) and op.is_small)
+    is_small = op.is_small if isinstance(op, Conv) else op.out_channels <= NARROW_COLUMNS
     return not is_small and prelu.slopes(op.out_channels) is not None
 
 

@@ -38,19 +38,17 @@ class Workspace:
         self._segments = list(self._cut(plan))
         self._serial = native("run_serial", plan.isa)
         self._args = self._run.ctypes.data
-        self._alone = bound("run_whole", plan.isa, self._args, _is_short(plan))
         self._pace = Pace()
         self.run = self._runner()  # to be called while the workspace lives
 
     def _runner(self) -> Callable[[], None]:
         """Return the function that computes the outputs from the inputs."""
         (_, _, host_call), *others = self._segments
-        if others or host_call:
+        always_shares = self.n_threads > 1 and self.plan.flops >= STEADY_FLOPS
+        if others or host_call or always_shares:
             return self._run_segments
-        if self.n_threads == 1:
-            return self._alone
-        is_steady = self.plan.flops >= STEADY_FLOPS
-        return self._run_segments if is_steady else self._run_at_pace
+        self._alone = bound("run_whole", self.plan.isa, self._args, _is_short(self.plan))
+        return self._alone if self.n_threads == 1 else self._run_at_pace
 
     def _run_at_pace(self) -> None:
         """Run all steps alone or with the pool's helpers."""

@@ -196,19 +196,20 @@ def transform_filters(filters: Weight, size: Size, isa: Isa) -> np.ndarray:
 
     The taps along D stand beside each other like channels.
     """
+    *_, C, OC = filters.shape
     factors, n_points = size.filter_factors(), size.n_points
-    n_taps, OC = factors.shape[1], filters.shape[-1]
-    C = product(filters.shape[:-1]) // n_taps
-    depths = np.asarray(filters).reshape(-1, n_taps, filters.shape[-2], OC)
-    taps = depths.swapaxes(0, 1).reshape(n_taps, C, OC)
-    packed = aligned_floats(n_points * packed_floats(C, OC, isa)).reshape(n_points, -1)
-    panels = split_panels(packed, C, OC, isa)
+    n_taps = factors.shape[1]
+    planes = np.asarray(filters).reshape(-1, n_taps, C, OC)
+    taps = planes.swapaxes(0, 1).reshape(n_taps, len(planes) * C, OC)
+    K = taps.shape[1]
+    packed = aligned_floats(n_points * packed_floats(K, OC, isa)).reshape(n_points, -1)
+    panels = split_panels(packed, K, OC, isa)
     write_rows(panels, np.zeros((n_points, 1, OC), np.float32), 0)
     step = max(ELEMENTS_PER_BLOCK // max(OC, 1), 1)
-    for c in range(0, C, step):
-        block = taps[:, c : c + step].astype(np.float64)
+    for k in range(0, K, step):
+        block = taps[:, k : k + step].astype(np.float64)
         points = factors @ block.reshape(n_taps, -1)
-        write_rows(panels, points.reshape(n_points, -1, OC), c + 1)
+        write_rows(panels, points.reshape(n_points, -1, OC), k + 1)
     return packed
 
 
