@@ -32,6 +32,7 @@ from rich.table import Table
 
 import cnnkern
 from cnnkern.codegen.isa import FMA_CHAINS, ISAS, Isa, available, best
+from cnnkern.codegen.transform import Size
 from cnnkern.engine import workspace
 from cnnkern.engine.workspace import Workspace
 from cnnkern.graph import Graph, Node
@@ -49,7 +50,6 @@ MAX_LOSS = 1.05  # time of the chosen way / time of the best one
 COLUMNS = ("convolution", "where", "threads", "GFLOP/s", "peak", "% of peak", "bound",
            "% of bound", "x 1", "chosen / best")  # fmt: skip
 
-Tile = tuple[int, int]  # outputs along H and W
 Run = tuple[Callable[[], None], int]  # what to time, and its floating-point operations
 
 
@@ -134,20 +134,20 @@ def checked_run(graph: Graph, isa: Isa, n_threads: int, rng: np.random.Generator
 class ForcedConv(Conv):
     """A convolution in Winograd tiles of one size, or without any."""
 
-    tile: Tile | None = None
+    size: Size | None = None
 
-    def winograd_tile(self, lengths: Sequence[int]) -> Tile | None:
-        return self.tile
+    def winograd_size(self, lengths: Sequence[int]) -> Size | None:
+        return self.size
 
 
-def forced(graph: Graph, tile: Tile | None, may_transform: bool) -> Graph:
+def forced(graph: Graph, size: Size | None, may_transform: bool) -> Graph:
     """Return the graph with its convolution done one way."""
     x, node = graph.nodes
     conv = node.op
     assert isinstance(conv, Conv)
     op = ForcedConv(
         conv.filter, conv.bias, conv.strides, conv.padding,
-        may_transform=may_transform, tile=tile,
+        may_transform=may_transform, size=size,
     )  # fmt: skip
     return replace(graph, nodes=(x, replace(node, op=op)))
 
@@ -197,12 +197,14 @@ def all_ways(
     """Return every way to do a convolution, and the plan's choice among them."""
     conv = graph["y"].op
     assert isinstance(conv, Conv)
-    tiles = winograd.TILES[conv.taps] if shape.kind == "winograd" else (None,)
+    sizes: tuple[Size | None, ...] = (None,)
+    if shape.kind == "winograd":
+        sizes = winograd.sizes(conv.taps, conv.plane_strides)
     ways = [forced(graph, None, may_transform=False)]
-    ways += [forced(graph, tile, may_transform=True) for tile in tiles]
+    ways += [forced(graph, size, may_transform=True) for size in sizes]
     runs = [checked_run(way, isa, n_threads, rng) for way in ways]
     if shape.kind == "winograd":
-        return runs, (None, *tiles).index(conv.winograd_tile((shape.H, shape.W)))
+        return runs, (None, *sizes).index(conv.winograd_size((shape.H, shape.W)))
     plan = make_plan(graph, {"x": graph["x"].op.shape}, Constants(), isa=isa)  # type: ignore[attr-defined]
     return runs, int(plan.steps[0].kernel == "f32_strassen")
 

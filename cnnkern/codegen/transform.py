@@ -7,6 +7,8 @@ al., "Error analysis and improving the accuracy of Winograd convolution for deep
 networks", 2018, on the choice of points).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +36,7 @@ class Transform:
         return points[: self.patch - 1]
 
     def filter_factors(self) -> np.ndarray:
-        """Return G, float64[patch, taps]: a filter's value at every point.
+        """Return G, float64[patch, taps]: what each tap adds to the values at the points.
 
         It is divided by the factors that B leaves out.
         """
@@ -65,29 +67,36 @@ class Size:
         return self.along_h.taps, self.along_w.taps
 
     @property
+    def n_outputs(self) -> int:
+        return self.along_h.tile * self.along_w.tile
+
+    @property
     def n_points(self) -> int:
         return self.along_h.patch * self.along_w.patch
+
+    @property
+    def turned(self) -> Size:
+        """The same with H and W in each other's place."""
+        return Size(self.along_w, self.along_h)
+
+    @property
+    def with_kernels(self) -> Size:
+        """This size, or for a line along H the one along W, which has kernels."""
+        return self.turned if self.along_w is ONE else self
 
     @property
     def name(self) -> str:
         """Tile and taps."""
         return "_".join(f"{height}x{width}" for height, width in (self.tile, self.taps))
 
-    def filter_factors(self) -> np.ndarray:
-        """Return float64[n_points, taps along H * taps along W]."""
-        return np.kron(self.along_h.filter_factors(), self.along_w.filter_factors())
-
 
 ONE = Transform(1, 1, ())
-F5_2, F3_2 = Transform(5, 2, (0.75, 1.5)), Transform(3, 2, (1.0,))
+F3_2 = Transform(3, 2, (1.0,))
 F4_3, F2_3 = Transform(4, 3, (0.75, 1.5)), Transform(2, 3, (1.0,))
 F3_4, F2_5 = Transform(3, 4, (0.75, 1.5)), Transform(2, 5, (0.75, 1.5))
-F2_7 = Transform(2, 7, (0.5, 1.0, 2.0))
-SIZES = {
-    size.name: size
-    for size in (
-        Size(F5_2, F5_2), Size(F3_2, F3_2), Size(F4_3, F4_3), Size(F2_3, F2_3),
-        Size(F3_4, F3_4), Size(F2_5, F2_5),
-        Size(ONE, F4_3), Size(F4_3, ONE), Size(ONE, F2_5), Size(ONE, F2_7), Size(F2_7, ONE),
-    )
-}  # fmt: skip
+EIGHT = (0.5, 1.0, 2.0)  # of these sets the one with the least error
+F6_3, F5_4, F4_5 = Transform(6, 3, EIGHT), Transform(5, 4, EIGHT), Transform(4, 5, EIGHT)
+# Of images, and of lines, where eight points along one axis round no worse than 6 x 6.
+PLANES = tuple(Size(axis, axis) for axis in (F3_2, F4_3, F2_3, F3_4, F2_5))
+LINES = tuple(Size(ONE, axis) for axis in (F4_3, F6_3, F5_4, F4_5))
+SIZES = {size.name: size for size in PLANES + LINES}

@@ -52,8 +52,9 @@ STRASSEN = _record(
 WINOGRAD = _record(
     "x", "y", "r",
     "panels", "panel_nbytes", "point_nbytes", "n_points", "bias",
-    "runs", "K",  # a row of V: one run of K floats, C for each tap along D
-    "KD", "x_tap", "v_tap",  # these taps, and from one to the next
+    "runs", "K",  # a row of V: one run of K floats, C for each part of the filter
+    "n_parts", "parts",  # where their pixels begin: int64 byte offsets
+    "v_part",
     "to_points", "from_points",  # kernels of the transforms
     "C", "OC", "OD", "OH", "OW", "TH", "TW",  # TH x TW tiles of outputs per image
     "first", "patches", "blocks", "unit", "table_nbytes", "height",

@@ -1,4 +1,4 @@
-"""Winograd convolution, stride 1: F(4x4, 3x3) does 36 products for 144 multiply-adds.
+"""Winograd convolution: F(4x4, 3x3) does 36 products for 144 multiply-adds.
 
     V[point][tile][c]   transform the input patches
     M[point][tile][oc]  = V[point] x U[point], register tiles
@@ -9,14 +9,16 @@ block stay in the L2 cache, and U streams once per block. Where U is the larger 
 streams once per chunk of many tiles: `f32_winograd_input_4x4_3x3`, `f32_conv` with a group
 per point, and `f32_winograd_output_4x4_3x3` are steps of their own, with V and M in the
 arena. Images of few tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the
-border. F(3x3, 4x4) does 36 products for 144, F(2x2, 5x5) 36 for 100, F(1x4, 1x3) 6 for 12.
-Taps along D are channels: a row of V holds those of each image under the filter.
+border. F(3x3, 4x4) does 36 products for 144, F(1x5, 1x4) 8 for 20.
+
+Other filters are sums of parts that fit the tiles: taps along D, those beyond the first 4 of
+7, every other tap where the stride is 2. In V they stand beside each other like channels.
 """
 
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.transform import SIZES, Size
-from ..codegen.vector import address_of, call_kernel
+from ..codegen.vector import address_of, call_kernel, integers
 from ..codegen.winograd import input_transform, output_transform
 from .conv import fill_table, panel_product
 
@@ -94,14 +96,14 @@ def _gather(isa: Isa, size: Size):
 
     @inline
     def gather(p, first, n_tiles, V):
+        offsets = integers(p.parts)
         tw, th, d, n = split(first, p)
         for t in range(n_tiles):
             x = p.x + n * p.x_n + d * p.x_d + th * ROWS * p.x_h + tw * COLUMNS * p.x_w
-            for tap in range(p.KD):
-                v = V + t * p.v_tile + tap * p.v_tap
+            for part in range(p.n_parts):
+                patch, v = x + offsets[part], V + t * p.v_tile + part * p.v_part
                 for c in range(0, p.C, LANES):
-                    to_points(x + 4 * c, p.x_h, p.x_w, v + 4 * c, p.v_point, p.C - c)
-                x += p.x_tap
+                    to_points(patch + 4 * c, p.x_h, p.x_w, v + 4 * c, p.v_point, p.C - c)
             tw, th, d, n = next_tile(tw, th, d, n, p)
 
     return gather

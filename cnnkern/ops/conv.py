@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..codegen.isa import NARROW_COLUMNS
+from ..codegen.transform import ONE, Size
 from ..errors import ShapeError
 from ..graph import Array, Halo, Op, as_array
 from ..lazy import Scaled, Weight
@@ -268,7 +269,9 @@ class Conv(SlidingFilter):
     def size_kernels(self) -> tuple[str, ...]:
         if not self.may_transform:
             return ()
-        return STRASSEN_KERNELS if self.is_pointwise else winograd.kernels(self.taps)
+        if self.is_pointwise:
+            return STRASSEN_KERNELS
+        return winograd.kernels(self.taps, self.plane_strides)
 
     @property
     def taps(self) -> Pair:
@@ -277,32 +280,37 @@ class Conv(SlidingFilter):
         return height, width
 
     @property
+    def plane_strides(self) -> Pair:
+        """The strides along H and W."""
+        _, along_h, along_w = lift(self.strides, 1)
+        return along_h, along_w
+
+    @property
     def has_winograd_tiles(self) -> bool:
         """Whether Winograd's algorithm does such a convolution, and faster."""
-        is_plain = set(self.strides) == {1} and self.groups == 1
         most = {1: math.inf, 2: winograd.MAX_RATE, 3: 1}[len(self.sizes)]
         is_dense = max(self.dilation_rate) <= most
-        return is_plain and is_dense and winograd.pays(*self.channels, self.taps)
+        return (
+            self.groups == 1
+            and is_dense
+            and winograd.pays(*self.channels, self.taps, self.plane_strides)
+        )
 
     @property
     def channels(self) -> Pair:
         """C and OC."""
         return self.in_channels, self.out_channels
 
-    def winograd_tile(self, lengths: Sequence[int]) -> Pair | None:
-        """Return the tile for an input of these spatial lengths; None for direct sums."""
+    def winograd_size(self, lengths: Sequence[int]) -> Size | None:
+        """Return the tiles for an input of these spatial lengths; None for direct sums."""
         if not self.may_transform or self.is_pointwise:
             return None
         outputs = known(output_lengths(tuple(lengths), *self.window))
         # The pixels that a dilated filter meets together are an image, those of a line a row.
         D, H, W = lift([n // r for n, r in zip(outputs, self.dilation_rate, strict=True)], 1)
-        if len(outputs) > 1:
-            C, OC = self.in_channels * lift(self.sizes, 1)[0], self.out_channels
-            return winograd.best_tile(H, W, C, OC, self.taps, n_images=D)
-        (length,), (rate,) = outputs, self.dilation_rate
-        if length % rate:
-            return None
-        return winograd.best_tile(H, W, *self.channels, self.taps, n_images=rate)
+        n_images = self.dilation_rate[0] if len(outputs) == 1 else D
+        C, OC = self.in_channels * lift(self.sizes, 1)[0], self.out_channels
+        return winograd.best_size(H, W, C, OC, self.taps, self.plane_strides, n_images)
 
     def regions(self, lengths: Sequence[int]) -> list[list[Region]] | None:
         """Return which taps reach an image of these lengths, where; None for all everywhere.
@@ -325,16 +333,20 @@ class Conv(SlidingFilter):
         """Return the padding that is read, to whole tiles where Winograd is used."""
         lengths = shapes[0][1:-1]
         pads = self.paddings(lengths)
-        tile = self.winograd_tile(lengths)
-        if not tile:
+        size = self.winograd_size(lengths)
+        if not size:
             regions = self.regions(lengths)
             return halo(pads if regions is None else reach(self._axes(lengths), regions))
         outputs = known(output_lengths(lengths, *self.window))
-        sides, rates = (1, *tile)[-len(outputs) :], self.dilation_rate
-        along = zip(outputs, sides, rates, self.sizes, strict=True)
-        spans = [(-(-n // (t * rate)) * t + taps - 1) * rate for n, t, rate, taps in along]
-        axes = zip(pads, lengths, spans, strict=True)
-        return halo([(before, span - before - n) for (before, _), n, span in axes])
+        axes = (ONE, *size.axes)[-len(outputs) :]
+        spans = [
+            winograd.reach(-(-n // rate), n_taps, stride, axis.tile, axis.taps) * rate
+            for n, rate, n_taps, stride, axis in zip(
+                outputs, self.dilation_rate, self.sizes, self.strides, axes, strict=True
+            )
+        ]
+        sides = zip(pads, lengths, spans, strict=True)
+        return halo([(before, max(span - before - n, 0)) for (before, _), n, span in sides])
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         x, *residual = inputs
@@ -342,9 +354,9 @@ class Conv(SlidingFilter):
         if self.is_depthwise and not self.adds_residual:
             filters = np.asarray(self.filter).reshape(*self.sizes, self.groups, 1)
             lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
-        elif tile := self.winograd_tile(x.shape[1:-1]):
+        elif size := self.winograd_size(x.shape[1:-1]):
             lowering.winograd(
-                self, x, output, self.filter, self.bias, window, tile, self.activation, residual
+                self, x, output, self.filter, self.bias, window, size, self.activation, residual
             )  # fmt: skip
         else:
             may_halve = self.may_transform and self.is_pointwise

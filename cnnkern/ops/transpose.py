@@ -167,8 +167,8 @@ class ConvTranspose(Op):
             stride, (before, _) = self.strides[axis], window.padding[axis]
             reach = (self.sizes[axis] - 1) * self.dilation_rate[axis]
             lowest, highest = -((reach - before) // stride), (n_out - 1 + before) // stride
-            tile = winograd.longest_tile(self.phase_taps) if self.may_transform else 1
-            pads.append((max(-lowest, 0), max(highest - n_in + tile, 0)))
+            further = winograd.overhang(self.phase_taps or (1, 1)) if self.may_transform else 0
+            pads.append((max(-lowest, 0), max(highest + 1 + further - n_in, 0)))
         return halo(pads)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:

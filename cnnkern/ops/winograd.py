@@ -1,74 +1,142 @@
 """Where Winograd's algorithm does a convolution, and in which tiles of outputs.
 
 A tile of m outputs takes m + r - 1 products along each axis instead of m * r, r being the taps
-of the filter (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016).
+of the filter (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016). A
+filter of other taps, or of another stride, is cut into parts that have r of them: their
+products at a point add up before they are transformed back, as those of channels do.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from ..codegen.transform import LINES, PLANES, Size
 from ..shapes import Pair
 
-# Outputs of a tile along H and W by the taps of a filter; few channels take the first one.
-TILES: dict[Pair, tuple[Pair, ...]] = {
-    (2, 2): ((3, 3), (5, 5)),
-    (3, 3): ((4, 4), (2, 2)),
-    (4, 4): ((3, 3),),
-    (5, 5): ((2, 2),),
-    (1, 3): ((1, 4),),
-    (3, 1): ((4, 1),),
-    (1, 5): ((1, 2),),
-    (1, 7): ((1, 2),),
-    (7, 1): ((2, 1),),
-}
-# Channels times columns that pay for each transformed vector, in tiles of the first size.
-# Fitted to measured layers of 1 to 128 channels; all instruction sets are alike, because with
-# the width of a vector both change.
-TRANSFORM: dict[Pair, int] = {
-    (2, 2): 100, (3, 3): 60, (4, 4): 60, (5, 5): 60,
-    (1, 3): 120, (3, 1): 120, (1, 5): 160, (1, 7): 160, (7, 1): 160,
-}  # fmt: skip
+# What the transforms of a vector take per point, and how much more per output of a tile, in
+# multiply-adds. Fitted to measured layers of 1 to 512 channels; all instruction sets are alike,
+# because with the width of a vector both change.
+TRANSFORM, OUTPUT = 130, 3
 VECTOR, UNIT = 16, 8  # floats of a vector, columns that are multiplied together
-MIN_CHANNELS = 32  # with fewer, the steps of small tiles or of few cost what they save
-# Fewer tiles per image do not pay for filters of several times the size, which must not grow
-# more, unless these are so few floats that they stay in an L2 cache.
-MIN_TILES, MIN_NEAR_TILES, MAX_GROWTH, NEAR_FLOATS = 8, 4, 4, 1 << 18
+# Filters of more floats stay in no L2 cache, or in no L3 cache. They arrive in the time in
+# which so many pixels are multiplied by them, and once more per block of tiles, whose V and M
+# fill the cache: tiles of so many floats wait for them as long as they compute.
+NEAR_FLOATS, FAR_FLOATS, ARRIVAL = 1 << 18, 3 << 20, 3
+BLOCK_FLOATS, FAR_BLOCK_FLOATS = 80_000, 150_000
+MIN_GAIN = 1.05  # less is not worth the rounding, nor the memory of larger filters
+# Tiles per image; fewer leave rows of a register tile idle. If filters are near, fewer will do
+# where they have enough channels.
+MIN_TILES, MIN_NEAR_TILES, MIN_CHANNELS = 8, 4, 32
+TIE = 0.1  # of a part: the sums of each tile are transformed, too
+ENDLESS = 1 << 12  # outputs along an axis
 # Of a filter that is dilated along H and W: each of its images is a step of its own.
 MAX_RATE = 4
 
 
-def pays(C: int, OC: int, taps: Pair) -> bool:
+def cut_taps(n_taps: int, stride: int, most: int) -> list[range]:
+    """Cut the taps along an axis into ranges of at most `most`, a stride from each other.
+
+    Those of a range meet pixels that one output after the other reads.
+    """
+    starts = [
+        start for phase in range(min(stride, n_taps))
+        for start in range(phase, n_taps, stride * most)
+    ]  # fmt: skip
+    return [range(start, min(start + stride * most, n_taps), stride) for start in starts]
+
+
+def reach(n_outputs: int, n_taps: int, stride: int, tile: int, most: int) -> int:
+    """Return the length of the input that whole tiles of outputs read along an axis."""
+    last = max(part.start for part in cut_taps(n_taps, stride, most))
+    return last + (-(-n_outputs // tile) * tile + most - 2) * stride + 1
+
+
+def overhang(taps: Pair) -> int:
+    """Return how far whole tiles of any size read beyond those of one output, stride 1."""
+    ends = [
+        reach(1, n_taps, 1, axis.tile, axis.taps) - n_taps
+        for size in sizes(taps) for n_taps, axis in zip(taps, size.axes, strict=True)
+    ]  # fmt: skip
+    return max(ends, default=0)
+
+
+@lru_cache(maxsize=1024)
+def sizes(taps: Pair, strides: Pair = (1, 1)) -> tuple[Size, ...]:
+    """Return the sizes of which no other takes fewer products, or no smaller filters."""
+    every = PLANES if min(taps) > 1 else LINES
+    if taps[1] == 1:
+        every = tuple(size.turned for size in LINES) if taps[0] > 1 else ()
+    best: dict[Size, tuple[float, int]] = {}
+    for size in every:
+        count = n_parts(taps, strides, size)
+        cost = size.n_points * (count + TIE) / size.n_outputs, size.n_points * count
+        if not any(o[0] <= cost[0] and o[1] <= cost[1] for o in best.values()):
+            best = {s: o for s, o in best.items() if o[0] < cost[0] or o[1] < cost[1]}
+            best[size] = cost
+    return tuple(best)
+
+
+def n_parts(taps: Pair, strides: Pair, size: Size) -> int:
+    """Return the parts of a filter."""
+    along_h, along_w = (
+        len(cut_taps(n, stride, axis.taps))
+        for n, stride, axis in zip(taps, strides, size.axes, strict=True)
+    )
+    return along_h * along_w
+
+
+def pays(C: int, OC: int, taps: Pair, strides: Pair = (1, 1)) -> bool:
     """Tell whether there are tiles, and the products saved take longer than the transforms."""
-    columns = -(-OC // UNIT) * UNIT
-    vectors = sum(-(-n // VECTOR) for n in (C, OC))
-    return taps in TILES and C * columns > TRANSFORM[taps] * vectors
+    return best_size(ENDLESS, ENDLESS, C, OC, taps, strides) is not None
 
 
-def best_tile(H: int, W: int, C: int, OC: int, taps: Pair, n_images: int = 1) -> Pair | None:
-    """Return the tile that takes the fewest products; None where there are too few tiles.
+def best_size(
+    H: int, W: int, C: int, OC: int, taps: Pair, strides: Pair = (1, 1), n_images: int = 1
+) -> Size | None:
+    """Return the size of tiles that takes the least time; None for a direct sum.
 
     Parameters
     ----------
     H, W : outputs of each of `n_images` that have the filters in common
     """
-    has_channels = min(C, OC) >= MIN_CHANNELS
-    products = {}
-    for tile in TILES[taps] if has_channels else TILES[taps][:1]:
-        n_tiles = n_images * -(-H // tile[0]) * -(-W // tile[1])
-        n_points = (tile[0] + taps[0] - 1) * (tile[1] + taps[1] - 1)
-        is_near = has_channels and n_points * C * OC <= NEAR_FLOATS
-        is_lean = is_near or n_points <= MAX_GROWTH * taps[0] * taps[1]
-        if is_lean and n_tiles >= (MIN_NEAR_TILES if is_near else MIN_TILES):
-            products[tile] = n_tiles * n_points, n_points
-    return min(products, key=products.__getitem__, default=None)
+    best = None
+    pixels, n_taps = n_images * H * W, taps[0] * taps[1]
+    least = (pixels + _arrival(n_taps * C * OC)) * n_taps * C * _columns(OC) / MIN_GAIN
+    for size in sizes(taps, strides):
+        height, width = size.tile
+        n_tiles = n_images * -(-H // height) * -(-W // width)
+        count = n_parts(taps, strides, size)
+        is_near = not _arrival(size.n_points * count * C * OC) and min(C, OC) >= MIN_CHANNELS
+        work = _work(size, n_tiles, count, C, OC)
+        if n_tiles >= (MIN_NEAR_TILES if is_near else MIN_TILES) and work <= least:
+            best, least = size, work
+    return best
 
 
-def longest_tile(taps: Pair | None) -> int:
-    """Return the most outputs of a tile along an axis."""
-    return max(max(tile) for tile in TILES[taps]) if taps in TILES else 1
-
-
-def kernels(taps: Pair) -> tuple[str, ...]:
+def kernels(taps: Pair, strides: Pair = (1, 1)) -> tuple[str, ...]:
     """Return the kernels that filters of these taps may need."""
-    sizes = [f"{height}x{width}_{taps[0]}x{taps[1]}" for height, width in TILES[taps]]
     ends = "f32_winograd_input", "f32_winograd_output"
-    return ("f32_conv", "f32_winograd", *(f"{end}_{size}" for size in sizes for end in ends))
+    names = (size.with_kernels.name for size in sizes(taps, strides))
+    return ("f32_conv", "f32_winograd", *(f"{end}_{name}" for name in names for end in ends))
+
+
+def _work(size: Size, n_tiles: int, count: int, C: int, OC: int) -> float:
+    """Return the multiply-adds that a convolution of `count` parts takes the time of."""
+    K = count * C
+    tiles: float = n_tiles
+    n_floats = size.n_points * K * OC
+    if arrival := _arrival(n_floats):
+        block = BLOCK_FLOATS if n_floats <= FAR_FLOATS else FAR_BLOCK_FLOATS
+        tiles += arrival + n_tiles * size.n_points * (K + OC) / block
+    vectors = count * -(-C // VECTOR) + -(-OC // VECTOR)
+    transform = TRANSFORM + OUTPUT * size.n_outputs
+    return size.n_points * (tiles * K * _columns(OC) + n_tiles * transform * vectors)
+
+
+def _arrival(n_floats: int) -> int:
+    """Return the pixels that are multiplied while filters arrive."""
+    return 0 if n_floats <= NEAR_FLOATS else ARRIVAL
+
+
+def _columns(OC: int) -> int:
+    return -(-OC // UNIT) * UNIT

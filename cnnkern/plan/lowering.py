@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..codegen.isa import Isa, best
+from ..codegen.transform import Size
 from ..errors import PlanError
 from ..graph import NO_HALO, Array, Halo
 from ..kernels import KERNELS, address
@@ -196,17 +197,14 @@ class Lowering:
         filters: Weight,
         bias: Array | None,
         window: Window,
-        tile: Pair,
+        size: Size,
         activation: Elementwise | None = None,
         residual: Sequence[Buffer] = (),
     ) -> None:
-        """Append a convolution of stride 1 by Winograd's algorithm, `tile` outputs at a time.
-
-        x has a halo of whole tiles.
-        """
+        """Append a convolution by Winograd's algorithm; x has a halo of whole tiles."""
         epilogue = self.epilogue(activation, y)
         added = next(iter(residual), None)
-        lower_winograd(self, owner, x, y, filters, bias, window, tile, epilogue, added)
+        lower_winograd(self, owner, x, y, filters, bias, window, size, epilogue, added)
 
     def depthwise(
         self,

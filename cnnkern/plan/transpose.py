@@ -21,7 +21,7 @@ from ..graph import Array
 from ..kernels.pack import pack_columns, pack_panels
 from ..lazy import Floats, LazyArray, Weight
 from ..ops.window import Window, lift
-from ..ops.winograd import best_tile
+from ..ops.winograd import best_size
 from ..shapes import Pair, product
 from .buffer import Buffer, Strides
 from .conv import Matrix, Runs, is_narrow, lower_matrix
@@ -84,11 +84,11 @@ def lower_transpose(
             continue
         _, OH, OW = outputs.dims[1:-1]
         _, *phase_taps = (len(p.taps) for p in phase)
-        if tuple(phase_taps) == tiled and (tile := best_tile(OH, OW, C, OC, tiled)):
+        if tuple(phase_taps) == tiled and (size := best_size(OH, OW, C, OC, tiled)):
             before = [(-min(p.shifts), 0) for p in phase[1:]]
             lower_winograd(
                 lowering, owner, x, outputs, _PhaseFilters(filters, phase), bias,
-                Window((1, 1), (1, 1), tuple(before)), tile, epilogue,
+                Window((1, 1), (1, 1), tuple(before)), size, epilogue,
                 name=f" of phase {[p.first for p in phase]}",
             )  # fmt: skip
             continue

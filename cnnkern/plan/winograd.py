@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle
+from itertools import product as combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..codegen.isa import Isa
-from ..codegen.transform import SIZES, Size
+from ..codegen.transform import Size
 from ..graph import Array
 from ..kernels.memory import ALIGNMENT, aligned_floats, whole_lines
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
 from ..lazy import Weight
-from ..ops.window import Window, lift
+from ..ops.window import Triple, Window, lift
+from ..ops.winograd import cut_taps
 from ..shapes import Pair, product
-from .buffer import FLOAT_NBYTES, Buffer, residual_fields, stride_fields
+from .buffer import FLOAT_NBYTES, Buffer, Strides, residual_fields, stride_fields
 from .conv import Matrix, Runs, lower_matrix
 from .epilogue import INFINITY, Epilogue
 
 if TYPE_CHECKING:
     from .lowering import Lowering
+
+Part = tuple[range, ...]  # taps along D, H and W
 
 # V and M of a block: most of a 1 MiB L2, the rest for the panels that stream through.
 BLOCK_NBYTES = 640 * 1024
@@ -42,7 +47,7 @@ def lower_winograd(
     filters: Weight,
     bias: Array | None,
     window: Window,
-    tile: Pair,
+    size: Size,
     epilogue: Epilogue,
     residual: Buffer | None = None,
     name: str = "",
@@ -51,42 +56,50 @@ def lower_winograd(
 
     Parameters
     ----------
-    filters : float32[[[KD,] KH,] KW, C, OC]
+    filters : float32[*K, C, OC]
     window : Window
-        Strides of 1; the halo of x covers whole tiles.
-    tile : outputs of a tile along H and W
+        The halo of x covers whole tiles.
     name : tells these filters from others of the owner
     """
     *taps, C, OC = filters.shape
     isa = lowering.isa
-    KD, *plane = lift(taps, 1)
-    size = next(s for s in SIZES.values() if (s.tile, s.taps) == (tile, tuple(plane)))
+    lengths, strides, rates = lift(taps, 1), lift(window.strides, 1), lift(window.dilation, 1)
+    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
+    x = Buffer(x.dims, x.address + -corner, x.strides)
+    if size is not size.with_kernels:
+        size, x, y = size.with_kernels, _turned(x), _turned(y)
+        residual = residual and _turned(residual)
+        lengths, strides, rates = ((d, w, h) for d, h, w in (lengths, strides, rates))
+    parts = filter_parts(lengths, strides, size)
+    K = len(parts) * C
     CP, OCP = (-(-n // isa.lanes) * isa.lanes for n in (C, OC))
-    KP = (KD - 1) * C + CP  # what the last vector of a tap has too much, the next tap replaces
+    KP = K - C + CP  # what the last vector of a part has too much, the next part replaces
     panels = lowering.constant(
-        owner, f"points {size.name}{name}", lambda: transform_filters(filters, size, isa)
-    )
+        owner, f"points {size.name}{name}",
+        lambda: transform_filters(
+            np.asarray(filters).reshape(*lengths, C, OC), parts, size, isa
+        ),
+    )  # fmt: skip
     common: dict[str, Any] = {
         "bias": lowering.constant(owner, "bias", lambda: _padded_bias(bias, OCP)),
         "C": C, "OC": OC, "v_tile": FLOAT_NBYTES * KP, "m_tile": FLOAT_NBYTES * OCP,
-        "runs": lowering.table((0,)), "K": KD * C,
-        "KD": KD, "x_tap": x.strides[1], "v_tap": FLOAT_NBYTES * C,
+        "runs": lowering.table((0,)), "K": K,
+        "n_parts": len(parts), "v_part": FLOAT_NBYTES * C,
         **epilogue.fields,
     }  # fmt: skip
-    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
-    rates = window.dilation
     added = [None] if residual is None else _undilated(residual, rates)
     for x_part, y_part, r_part in zip(_undilated(x, rates), _undilated(y, rates), cycle(added)):
         batch, OD, OH, OW, _ = y_part.dims
-        TH, TW = (-(-n // along) for n, along in zip((OH, OW), tile, strict=True))
+        TH, TW = (-(-n // along) for n, along in zip((OH, OW), size.tile, strict=True))
         n_tiles = batch * OD * TH * TW
         blocks, unit = _split(n_tiles, KP, OCP, size, isa)
         fields = {
-            "x": x_part.address + -corner, "y": y_part.address,
+            "x": x_part.address, "y": y_part.address,
+            "parts": lowering.table(tuple(_offset(part, x_part.strides) for part in parts)),
             "OD": OD, "OH": OH, "OW": OW, "TH": TH, "TW": TW,
             "patches": n_tiles, "blocks": blocks, "unit": unit,
-            **stride_fields("x", x_part.strides), **stride_fields("y", y_part.strides),
-            **residual_fields(r_part), **common,
+            **stride_fields("x", _steps(x_part.strides, strides)),
+            **stride_fields("y", y_part.strides), **residual_fields(r_part), **common,
         }  # fmt: skip
         flops = 2 * product(filters.shape) * batch * OD * OH * OW
         # With one block each, two threads read all filters twice, which steps read once.
@@ -96,18 +109,49 @@ def lower_winograd(
         lower(lowering, size, fields, panels, flops)
 
 
-def _undilated(image: Buffer, rates: tuple[int, ...]) -> list[Buffer]:
+def filter_parts(lengths: Triple, strides: Triple, size: Size) -> list[Part]:
+    """Cut a filter into parts that fit the tiles; along D each has one tap."""
+    most = (1, *(axis.taps for axis in size.axes))
+    return list(combinations(*map(cut_taps, lengths, strides, most)))
+
+
+def _offset(part: Part, strides: Strides) -> int:
+    """Return the bytes from the first pixel under a filter to the first one under a part."""
+    return sum(taps.start * s for taps, s in zip(part, strides[1:], strict=True))
+
+
+def _steps(x: Strides, window: Triple) -> Strides:
+    """Return the bytes between what neighbouring outputs read."""
+    d, h, w = (s * step for s, step in zip(x[1:], window, strict=True))
+    return x[0], d, h, w
+
+
+def _turned(image: Buffer) -> Buffer:
+    """Return an image with H and W in each other's place."""
+    (N, D, H, W, C), (n, d, h, w) = image.dims, image.strides
+    return Buffer((N, D, W, H, C), image.address, (n, d, w, h))
+
+
+def _undilated(image: Buffer, rates: Triple) -> list[Buffer]:
     """Return the images of pixels that a dilated filter meets together.
 
-    Those of a line, which are of one length, are the rows of one image.
+    Those of a line are the rows of one image, or of two where they differ in length.
     """
     batch, D, H, W, channels = image.dims
     s_n, s_d, s_h, s_w = image.strides
-    if len(rates) == 1 and rates != (1,):
-        (rate,) = rates
-        shape = (batch, rate, W // rate, channels)
-        return [Buffer(shape, image.address, (s_n, s_d, s_w, rate * s_w))]
-    _, RH, RW = lift(rates, 1)
+    _, RH, RW = rates
+    if D == H == 1 < RW:
+        short, n_long = divmod(W, RW)
+        rows = [(0, n_long, short + 1), (n_long, RW - n_long, short)]
+        return [
+            Buffer(
+                (batch, 1, n_rows, length, channels),
+                image.address + first * s_w,
+                (s_n, s_d, s_w, RW * s_w),
+            )
+            for first, n_rows, length in rows
+            if n_rows and length
+        ]
     return [
         Buffer(
             (batch, D, -(-(H - h) // RH), -(-(W - w) // RW), channels),
@@ -191,25 +235,29 @@ def _split(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> Pair:
     return blocks, MR if n_tiles >= MR * blocks else 1
 
 
-def transform_filters(filters: Weight, size: Size, isa: Isa) -> np.ndarray:
+def transform_filters(
+    filters: np.ndarray, parts: Sequence[Part], size: Size, isa: Isa
+) -> np.ndarray:
     """Return G w G' in float64, rounded once and packed into panels per point.
 
-    The taps along D stand beside each other like channels.
+    The parts of ``filters[KD, KH, KW, C, OC]`` stand beside each other like channels.
     """
     *_, C, OC = filters.shape
-    factors, n_points = size.filter_factors(), size.n_points
-    n_taps = factors.shape[1]
-    planes = np.asarray(filters).reshape(-1, n_taps, C, OC)
-    taps = planes.swapaxes(0, 1).reshape(n_taps, len(planes) * C, OC)
-    K = taps.shape[1]
-    packed = aligned_floats(n_points * packed_floats(K, OC, isa)).reshape(n_points, -1)
+    K = len(parts) * C
+    along_h, along_w = (axis.filter_factors() for axis in size.axes)
+    packed = aligned_floats(size.n_points * packed_floats(K, OC, isa))
+    packed = packed.reshape(size.n_points, -1)
     panels = split_panels(packed, K, OC, isa)
-    write_rows(panels, np.zeros((n_points, 1, OC), np.float32), 0)
+    write_rows(panels, np.zeros((size.n_points, 1, OC), np.float32), 0)
     step = max(ELEMENTS_PER_BLOCK // max(OC, 1), 1)
-    for k in range(0, K, step):
-        block = taps[:, k : k + step].astype(np.float64)
-        points = factors @ block.reshape(n_taps, -1)
-        write_rows(panels, points.reshape(n_points, -1, OC), k + 1)
+    for first, part in zip(range(1, K + 1, C), parts, strict=True):
+        _, *counts = map(len, part)
+        factors = np.kron(along_h[:, : counts[0]], along_w[:, : counts[1]])
+        taps = filters[tuple(slice(t.start, t.stop, t.step) for t in part)]
+        for c in range(0, C, step):
+            block = taps[..., c : c + step, :].astype(np.float64)
+            points = factors @ block.reshape(factors.shape[1], -1)
+            write_rows(panels, points.reshape(size.n_points, -1, OC), first + c)
     return packed
 
 

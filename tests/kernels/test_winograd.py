@@ -9,6 +9,7 @@ import pytest
 
 from cnnkern.codegen.isa import Isa, available
 from cnnkern.codegen.transform import SIZES as TILES
+from cnnkern.codegen.transform import Transform
 from cnnkern.graph import Array, Graph
 from cnnkern.kernels import KERNELS
 from cnnkern.ops import winograd
@@ -18,7 +19,7 @@ from cnnkern.ops.merge import Add
 from cnnkern.ops.transpose import ConvTranspose
 from cnnkern.passes import allow_transforms, optimise
 from cnnkern.plan import Constants, make_plan
-from cnnkern.plan.winograd import transform_filters
+from cnnkern.plan.winograd import filter_parts, transform_filters
 from support import graph_of, run_kernels
 
 # Of the largest output: a few times the rounding of 6 x 6 points with factors up to 5.
@@ -26,15 +27,24 @@ BOUND = 1e-5
 
 SIZES = ((5, 6), (7, 7), (11, 9), (12, 16), (13, 29))  # the first two in tiles of 2 x 2
 CHANNELS = ((32, 32), (33, 47), (64, 80), (80, 112))  # the last one in separate steps
-FEW_CHANNELS = ((8, 16), (13, 11), (40, 5))  # in tiles of 4 x 4 only
+FEW_CHANNELS = ((8, 16), (13, 11), (40, 5))
 MANY_CHANNELS = (256, 720)  # filters too many for the blocks of any size
-OTHER_TAPS = tuple(taps for taps in winograd.TILES if taps != (3, 3))
+WHOLE_TAPS = ((2, 2), (4, 4), (5, 5), (1, 3), (3, 1), (1, 4), (1, 5))
+CUT_TAPS = ((6, 6), (7, 7), (3, 7), (9, 4), (1, 7), (7, 1), (1, 16))  # into parts
 CASES = [
     *itertools.product(SIZES, CHANNELS, [(3, 3)]),
-    *itertools.product([size for size in SIZES if size[0] > 8], FEW_CHANNELS, [(3, 3)]),
-    *itertools.product([(11, 9), (13, 29)], CHANNELS[:3], OTHER_TAPS),
-    *itertools.product([(7, 8)], [MANY_CHANNELS], OTHER_TAPS),
+    *itertools.product([(11, 9), (12, 16), (13, 29)], FEW_CHANNELS, [(3, 3)]),
+    *itertools.product([(11, 9), (13, 29)], CHANNELS[1:3], WHOLE_TAPS),
+    *itertools.product([(15, 18), (16, 29)], CHANNELS[1:3], CUT_TAPS),
+    *itertools.product([(9, 9)], [MANY_CHANNELS], WHOLE_TAPS),
+    ((15, 18), MANY_CHANNELS, (7, 7)),
 ]
+
+
+@pytest.fixture
+def always_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take tiles wherever there are enough of them."""
+    monkeypatch.setattr(winograd, "MIN_GAIN", 1e-9)
 
 
 def conv_graph(
@@ -82,7 +92,7 @@ def assert_close_everywhere(graph: Graph, *inputs: Array, expected: np.ndarray) 
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
 @pytest.mark.parametrize(("size", "channels", "taps"), CASES)
-@pytest.mark.usefixtures("always_parallel")
+@pytest.mark.usefixtures("always_parallel", "always_pays")
 def test_tiles_match_float64(
     isa: Isa, size: tuple[int, int], channels: tuple[int, int], taps: tuple[int, int]
 ) -> None:
@@ -103,23 +113,25 @@ def test_tiles_match_float64(
         np.testing.assert_array_equal(shared, alone)
 
 
+@pytest.mark.parametrize("n_outputs", [60, 64])
 @pytest.mark.parametrize("rate", [1, 2, 5])
-@pytest.mark.parametrize("taps", [3, 5, 7])
+@pytest.mark.parametrize("taps", [3, 5, 11])
 @pytest.mark.parametrize("padding", ["same", "valid", "causal"])
-@pytest.mark.usefixtures("always_parallel")
-def test_lines_may_be_dilated(rate: int, taps: int, padding: str) -> None:
+@pytest.mark.usefixtures("always_parallel", "always_pays")
+def test_lines_may_be_dilated(rate: int, taps: int, padding: str, n_outputs: int) -> None:
+    """Lines of 64 have rows of two lengths where the rate is 5."""
     rng = np.random.default_rng(rate)
-    length = 60 + (padding == "valid") * rate * (taps - 1)
+    length = n_outputs + (padding == "valid") * rate * (taps - 1)
     filters = rng.standard_normal((taps, 32, 40), np.float32) * np.float32(0.1)
     bias, relu = rng.standard_normal(40, np.float32), Activation("relu")
     conv = Conv(
         filters, bias, (1,), padding, (rate,), relu, adds_residual=True, may_transform=True
     )
-    shapes = {"x": (None, length, 32), "s": (None, 60, 40)}
+    shapes = {"x": (None, length, 32), "s": (None, n_outputs, 40)}
     graph = graph_of(shapes, [("y", conv, ("x", "s"))])
     x, s = (
         rng.standard_normal((2, *shape[1:]), np.float32)
-        for shape in ((2, length, 32), (2, 60, 40))
+        for shape in ((2, length, 32), (2, n_outputs, 40))
     )
     kernels = kernels_of(graph, {"x": x.shape, "s": s.shape})
     assert all(map(is_winograd, kernels - {"f32_halo"}))
@@ -132,7 +144,7 @@ def test_lines_may_be_dilated(rate: int, taps: int, padding: str) -> None:
     ("rates", "taps"),
     [((2, 2), (3, 3)), ((3, 1), (3, 3)), ((4, 3), (3, 3)), ((2, 2), (5, 5)), ((1, 2), (1, 7))],
 )
-@pytest.mark.usefixtures("always_parallel")
+@pytest.mark.usefixtures("always_parallel", "always_pays")
 def test_images_may_be_dilated(
     rates: tuple[int, int], taps: tuple[int, int], padding: str
 ) -> None:
@@ -160,7 +172,7 @@ def test_images_may_be_dilated(
     ("sizes", "C", "OC"),
     [((3, 3, 3), 32, 40), ((2, 3, 3), 13, 11), ((1, 5, 5), 33, 40), ((3, 3, 3), 96, 320)],
 )
-@pytest.mark.usefixtures("always_parallel")
+@pytest.mark.usefixtures("always_parallel", "always_pays")
 def test_taps_along_depth(sizes: tuple[int, int, int], C: int, OC: int, padding: str) -> None:
     """Volumes of 5 x 11 x 14; the last filter is one of separate steps."""
     rng = np.random.default_rng(C)
@@ -190,7 +202,7 @@ def test_taps_along_depth(sizes: tuple[int, int, int], C: int, OC: int, padding:
         ((9, 9), (3, 3)),
     ],
 )  # fmt: skip
-@pytest.mark.usefixtures("always_parallel")
+@pytest.mark.usefixtures("always_parallel", "always_pays")
 def test_phases_of_transposed_convolutions(
     sizes: tuple[int, int], strides: tuple[int, int], padding: str
 ) -> None:
@@ -206,19 +218,61 @@ def test_phases_of_transposed_convolutions(
     assert_close_everywhere(fast, x, expected=expected)
 
 
-def test_a_line_that_the_rate_does_not_divide_stays_direct() -> None:
-    conv = Conv(np.ones((3, 64, 64), np.float32), None, (1,), "same", (7,), may_transform=True)
-    assert conv.winograd_tile((70,)) == (1, 4)
-    assert conv.winograd_tile((71,)) is None
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(
+    ("taps", "strides"),
+    [
+        ((4, 4), (2, 2)), ((5, 5), (2, 2)), ((6, 7), (2, 2)), ((7, 7), (3, 3)),
+        ((3, 5), (1, 2)), ((9, 1), (2, 1)), ((1, 16), (3, 4)), ((5, 2), (1, 3)),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("always_parallel", "always_pays")
+def test_strides(taps: tuple[int, int], strides: tuple[int, int], padding: str) -> None:
+    """Every other tap meets the pixels of every other output."""
+    rng = np.random.default_rng(sum(taps))
+    filters = rng.standard_normal((*taps, 33, 40), np.float32) * np.float32(0.05)
+    bias = rng.standard_normal(40, np.float32)
+    conv = Conv(filters, bias, strides, padding, adds_residual=True)
+    H, W = conv.infer_shape((None, 47, 50, 33), (None, None, None, 40))[1:3]
+    fast = allow_transforms(
+        graph_of({"x": (None, 47, 50, 33), "s": (None, H, W, 40)}, [("y", conv, ("x", "s"))])
+    )
+    x = rng.standard_normal((2, 47, 50, 33), np.float32)
+    s = rng.standard_normal((2, H, W, 40), np.float32)  # type: ignore[arg-type]
+    kernels = kernels_of(fast, {"x": x.shape, "s": s.shape})
+    assert all(map(is_winograd, kernels - {"f32_halo"}))
+    expected = conv.reference(x.astype(np.float64), s)  # type: ignore[arg-type]
+    assert_close_everywhere(fast, x, s, expected=expected)
+
+
+def test_parts_of_a_filter() -> None:
+    assert winograd.cut_taps(3, 1, 3) == [range(3)]
+    assert winograd.cut_taps(7, 1, 4) == [range(4), range(4, 7)]
+    assert winograd.cut_taps(5, 2, 2) == [range(0, 4, 2), range(4, 5, 2), range(1, 5, 2)]
+    assert winograd.cut_taps(1, 2, 4) == [range(0, 1, 2)]
+
+
+@pytest.mark.parametrize("n_taps", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("axis", {axis for size in TILES.values() for axis in size.axes})
+def test_each_tap_is_in_one_part_and_within_reach(
+    n_taps: int, stride: int, axis: Transform
+) -> None:
+    parts = winograd.cut_taps(n_taps, stride, axis.taps)
+    assert sorted(tap for part in parts for tap in part) == list(range(n_taps))
+    last_patch = (3 * axis.tile - axis.tile) * stride + (axis.patch - 1) * stride
+    span = winograd.reach(2 * axis.tile + 1, n_taps, stride, axis.tile, axis.taps)
+    assert span == max(part.start for part in parts) + last_patch + 1
 
 
 @pytest.mark.parametrize(
     ("C", "OC", "taps", "pays"),
     [
         (3, 64, (3, 3), False), (8, 8, (3, 3), False), (8, 16, (3, 3), True),
-        (12, 12, (3, 3), True), (16, 4, (3, 3), True), (64, 64, (6, 6), False),
-        (6, 16, (5, 5), False), (8, 16, (5, 5), True),
-        (12, 12, (1, 3), False), (16, 16, (1, 3), True), (16, 16, (1, 7), False),
+        (12, 12, (3, 3), True), (16, 4, (3, 3), True), (64, 64, (6, 6), True),
+        (8, 16, (5, 5), False), (12, 16, (5, 5), True),
+        (12, 12, (1, 3), False), (32, 32, (1, 3), True), (16, 16, (1, 7), True),
+        (64, 64, (11, 11), True), (32, 32, (1, 41), True), (64, 64, (1, 1), False),
     ],
 )  # fmt: skip
 def test_transforms_must_save_their_time(
@@ -240,11 +294,13 @@ def test_transforms_must_save_their_time(
 )
 def test_size_of_tiles(size: tuple[int, int], C: int, tile: tuple[int, int] | None) -> None:
     conv = Conv(np.ones((3, 3, C, C), np.float32), None, padding="same", may_transform=True)
-    assert conv.winograd_tile(size) == tile
+    chosen = conv.winograd_size(size)
+    assert (chosen and chosen.tile) == tile
 
 
 def test_every_size_of_tile_has_kernels() -> None:
-    kernels = {name for taps in winograd.TILES for name in winograd.kernels(taps)}
+    every = itertools.product(range(1, 10), repeat=2)
+    kernels = {name for taps in every for name in winograd.kernels(taps)}
     assert kernels <= set(KERNELS)
     assert {name for name in KERNELS if is_winograd(name)} <= kernels
 
@@ -277,9 +333,10 @@ def test_other_activations_come_last() -> None:
 def test_a_filter_of_one_tap_evaluates_to_products_of_powers() -> None:
     """A single tap (0, 0) has G = 1/gap per point, and no other tap reaches infinity."""
     for size in TILES.values():
-        filters = np.zeros((*size.taps, 1, 1), np.float32)
-        filters[-1, -1] = 1
-        U = transform_filters(filters, size, available()[-1]).reshape(size.n_points, -1)
+        filters = np.zeros((1, *size.taps, 1, 1), np.float32)
+        filters[:, -1, -1] = 1
+        parts = filter_parts((1, *size.taps), (1, 1, 1), size)
+        U = transform_filters(filters, parts, size, available()[-1])
         assert U[-1].max() == 1  # both axes at infinity, where only the last tap counts
         assert U[0].max() == 0  # both axes at the point 0, where it does not
 
@@ -300,11 +357,11 @@ def test_strict_precision_sums_directly() -> None:
 @pytest.mark.parametrize(
     ("options", "C", "OC", "side"),
     [
-        pytest.param({"strides": (2, 2)}, 32, 32, 24, id="strided"),
+        pytest.param({"strides": (3, 3)}, 32, 32, 24, id="strided"),
         pytest.param({"dilation_rate": (5, 5)}, 32, 32, 60, id="dilated far"),
         pytest.param({}, 3, 32, 24, id="few channels"),
         pytest.param({}, 64, 3, 24, id="few columns"),
-        pytest.param({}, winograd.MIN_CHANNELS - 1, 32, 7, id="few channels in small tiles"),
+        pytest.param({}, 12, 32, 7, id="few channels in small tiles"),
         pytest.param({}, 32, 32, 2 * int(winograd.MIN_NEAR_TILES**0.5) - 2, id="small image"),
     ],
 )
