@@ -1,13 +1,19 @@
-"""Vector code of the Winograd transforms: one tile, one channel vector.
+"""Vector code of the Winograd transforms of one tile, channel vector by channel vector.
 
 V = B' d B      points of an input patch; F(4x4, 3x3) has 6 x 6 of them
 Y = A' M A      an output patch from as many points
+
+Both go along H, column by column, and then along W. Where registers hold less than half of what
+is between, it waits in the places of the points: LLVM alone spills more, and later.
 """
 
+from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .isa import Isa
@@ -15,30 +21,60 @@ from .simd import Simd
 from .transform import ONE, Size
 from .vector import I64, function_in
 
-INPUT_ARGUMENTS = ("x", "x_h", "x_w", "v", "v_point", "n_valid")
+INPUT_ARGUMENTS = ("n_channels", "x", "x_h", "x_w", "v", "v_point")
 OUTPUT_ARGUMENTS = (
+    "n_channels",
     "m", "m_point",  # the points, and bytes from one to the next
-    "bias",  # address of one channel vector
+    "bias",
     "y", "y_h", "y_w",
     "r", "r_h", "r_w",  # residual, or 0
-    "n_rows", "n_columns", "n_valid",  # how much of the patch and vector to store
-    "slopes",  # address of one channel vector: factors of what is negative, or 0
+    "slopes",  # factors of what is negative, or 0
+    "n_rows", "n_columns",  # how much of the patch to store
 )  # fmt: skip
+OF_CHANNELS = ("x", "v", "m", "bias", "y", "r", "slopes")  # addresses of the first one
+VECTORS = ("n_vectors", "n_valid")  # and the channels of each
+
+
+@dataclass
+class _Grid:
+    """Vectors in rows and columns that are some bytes apart."""
+
+    simd: Simd
+    origin: Any
+    row_nbytes: Any
+    column_nbytes: Any
+
+    def row(self, i: int, count: int) -> list[Any]:
+        """Return the addresses of the first vectors of a row."""
+        first = self._moved(self.origin, self.row_nbytes, i)
+        return self._line(first, self.column_nbytes, count)
+
+    def column(self, j: int, count: int) -> list[Any]:
+        """Return the addresses of the first vectors of a column."""
+        first = self._moved(self.origin, self.column_nbytes, j)
+        return self._line(first, self.row_nbytes, count)
+
+    def _line(self, first: Any, nbytes: Any, count: int) -> list[Any]:
+        # One base for all: x86 multiplies a step by 1, 2, 4 or 8 on the way.
+        base = self.simd.opaque(first) if count > 1 else first
+        return [self._moved(base, nbytes, k) for k in range(count)]
+
+    def _moved(self, address: Any, nbytes: Any, count: int) -> Any:
+        b = self.simd.builder
+        return b.add(address, b.mul(nbytes, ir.Constant(I64, count))) if count else address
 
 
 def input_transform(isa: Isa, size: Size):
-    """Return ``transform(*INPUT_ARGUMENTS)``; lanes beyond `n_valid` become zero."""
+    """Return ``transform(*INPUT_ARGUMENTS)``; lanes beyond the last channel become zero."""
+    arguments = (*INPUT_ARGUMENTS[1:], *VECTORS)
 
     @intrinsic
-    def transform(typing, x, x_h, x_w, v, v_point, n_valid):
+    def transform(typing, n_channels, x, x_h, x_w, v, v_point):
         def emit(context, builder, signature, args):
-            is_full = builder.icmp_signed(">=", args[-1], ir.Constant(I64, isa.lanes))
-            with builder.if_else(is_full) as branches:
-                for branch, is_masked in zip(branches, (False, True), strict=True):
-                    with branch:
-                        builder.call(
-                            _input_function(builder.module, isa, size, is_masked), args
-                        )
+            named = dict(zip(INPUT_ARGUMENTS, args, strict=True))
+            for some, is_masked in _over_channels(Simd(isa, builder), named):
+                function = _input_function(builder.module, isa, size, is_masked)
+                builder.call(function, [some[name] for name in arguments])
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * len(INPUT_ARGUMENTS)), emit
@@ -49,109 +85,152 @@ def input_transform(isa: Isa, size: Size):
 def output_transform(isa: Isa, size: Size):
     """Return ``transform(*OUTPUT_ARGUMENTS, lo, hi)``: ``finish(A' M A + bias + r)``.
 
-    What is negative is multiplied by the slopes; without slopes, the result is clipped.
+    What is negative is multiplied by the slopes; without slopes, the result is clipped. M does
+    not last.
     """
+    arguments = (*OUTPUT_ARGUMENTS[1:], *VECTORS, "lo", "hi")
 
     @intrinsic
-    def transform(typing, m, m_point, bias, y, y_h, y_w, r, r_h, r_w,
-                  n_rows, n_columns, n_valid, slopes, lo, hi):  # fmt: skip
+    def transform(typing, n_channels, m, m_point, bias, y, y_h, y_w, r, r_h, r_w,
+                  slopes, n_rows, n_columns, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
-            is_full = builder.icmp_signed(">=", args[11], ir.Constant(I64, isa.lanes))
-            for count, tile in zip(args[9:11], size.tile, strict=True):
-                whole = builder.icmp_signed("==", count, ir.Constant(I64, tile))
-                is_full = builder.and_(is_full, whole)
-            with builder.if_else(is_full) as branches:
-                for branch, is_partial in zip(branches, (False, True), strict=True):
-                    with branch:
-                        builder.call(
-                            _output_function(builder.module, isa, size, is_partial), args
-                        )
+            named = dict(zip((*OUTPUT_ARGUMENTS, "lo", "hi"), args, strict=True))
+            whole = [
+                builder.icmp_signed("==", named[name], ir.Constant(I64, n))
+                for name, n in zip(("n_rows", "n_columns"), size.tile, strict=True)
+            ]
+            for some, is_masked in _over_channels(Simd(isa, builder), named):
+                with builder.if_else(builder.and_(*whole)) as branches:
+                    for branch, is_cut in zip(branches, (False, True), strict=True):
+                        with branch:
+                            function = _output_function(
+                                builder.module, isa, size, is_masked, is_cut
+                            )
+                            builder.call(function, [some[name] for name in arguments])
             return context.get_dummy_value()
 
-        arguments = [types.int64] * len(OUTPUT_ARGUMENTS) + [types.float32] * 2
-        return types.void(*arguments), emit
+        signature = [types.int64] * len(OUTPUT_ARGUMENTS) + [types.float32] * 2
+        return types.void(*signature), emit
 
     return transform
+
+
+def _over_channels(simd, named):
+    """Yield the arguments for all whole vectors, and for the last one where it is none."""
+    b, lanes = simd.builder, ir.Constant(I64, simd.isa.lanes)
+    n_whole, rest = b.sdiv(named["n_channels"], lanes), b.srem(named["n_channels"], lanes)
+    zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
+    with b.if_then(b.icmp_signed(">", n_whole, zero)):
+        yield named | {"n_vectors": n_whole, "n_valid": lanes}, False
+    with b.if_then(b.icmp_signed(">", rest, zero)):
+        yield _at_vector(simd, named, n_whole) | {"n_vectors": one, "n_valid": rest}, True
+
+
+def _at_vector(simd, named, number):
+    """Return the arguments with the addresses of a channel vector; what is 0 stays so."""
+    b, zero = simd.builder, ir.Constant(I64, 0)
+    nbytes = b.mul(number, ir.Constant(I64, simd.vector_nbytes))
+    return named | {
+        name: b.select(b.icmp_signed("!=", named[name], zero), b.add(named[name], nbytes), zero)
+        for name in OF_CHANNELS
+        if name in named
+    }
 
 
 def _input_function(module, isa, size, is_masked):
     def emit(builder, named):
         simd = Simd(isa, builder)
         mask = simd.mask(named["n_valid"]) if is_masked else None
-        PH, PW = (axis.patch for axis in size.axes)
-        _prefetch_next(simd, named, "x", PH, range(PW, PW + size.along_w.tile))
-        columns = []
-        for j in range(PW):
-            column = [simd.load(_element(builder, named, "x", i, j), mask) for i in range(PH)]
-            columns.append(_to_points(simd, size.along_h, column))
-        for i in range(PH):
-            row = _to_points(simd, size.along_w, [column[i] for column in columns])
-            for j, value in enumerate(row):
-                simd.store(value, _point(builder, named, "v", i * PW + j))
+        with cgutils.for_range(builder, named["n_vectors"]) as vector:
+            _emit_input(simd, _at_vector(simd, named, vector.index), size, mask)
 
-    kind = "masked" if is_masked else "full"
-    name = f"f32_winograd_{size.name}_input_{kind}"
-    return function_in(module, name, INPUT_ARGUMENTS, (), emit)
+    name = f"f32_winograd_{size.name}_input{'_masked' if is_masked else ''}"
+    return function_in(module, name, (*INPUT_ARGUMENTS[1:], *VECTORS), (), emit)
 
 
-def _output_function(module, isa, size, is_partial):
+def _emit_input(simd, named, size, mask):
+    PH, PW = (axis.patch for axis in size.axes)
+    pixels = _Grid(simd, named["x"], named["x_h"], named["x_w"])
+    for j in range(PW, PW + size.along_w.tile):  # what the next tile of a row adds
+        for address in pixels.column(j, PH):
+            simd.prefetch(address)
+    points = _points(simd, named, "v", size)
+    columns = ([simd.load(x, mask) for x in pixels.column(j, PH)] for j in range(PW))
+    for i, row in enumerate(_along_both(simd, size, points, columns, _to_points)):
+        for value, address in zip(row, points.row(i, PW), strict=True):
+            simd.store(value, address)
+
+
+def _output_function(module, isa, size, is_masked, is_cut):
     def emit(builder, named):
         simd = Simd(isa, builder)
-        PH, PW = (axis.patch for axis in size.axes)
-        height, width = size.tile
-        _prefetch_next(simd, named, "y", height, range(width, 2 * width), for_write=True)
-        columns = []
-        for j in range(PW):
-            points = [simd.load(_point(builder, named, "m", i * PW + j)) for i in range(PH)]
-            columns.append(_from_points(simd, size.along_h, points))
-        bias = simd.load(named["bias"])
-        rows = [
-            [
-                builder.fadd(y, bias)
-                for y in _from_points(simd, size.along_w, [c[i] for c in columns])
-            ]
-            for i in range(size.along_h.tile)
-        ]
-        store = _store_partial if is_partial else _store_full
-        store(simd, named, rows)
+        mask = simd.mask(named["n_valid"]) if is_masked else None
+        with cgutils.for_range(builder, named["n_vectors"]) as vector:
+            _emit_output(simd, _at_vector(simd, named, vector.index), size, mask, is_cut)
 
-    kind = "partial" if is_partial else "full"
-    name = f"f32_winograd_{size.name}_output_{kind}"
-    return function_in(module, name, OUTPUT_ARGUMENTS, ("lo", "hi"), emit)
+    kinds = "_masked" * is_masked + "_cut" * is_cut
+    name = f"f32_winograd_{size.name}_output{kinds}"
+    return function_in(module, name, (*OUTPUT_ARGUMENTS[1:], *VECTORS), ("lo", "hi"), emit)
 
 
-def _store_full(simd, named, rows):
-    builder = simd.builder
-    slots = [simd.variables(row) for row in rows]
-    has_residual = builder.icmp_signed("!=", named["r"], ir.Constant(I64, 0))
-    with builder.if_then(has_residual):
-        for i, row in enumerate(slots):
-            for j, slot in enumerate(row):
-                value = simd.load(_element(builder, named, "r", i, j))
-                builder.store(builder.fadd(builder.load(slot), value), slot)
+def _emit_output(simd, named, size, mask, is_cut):
+    b = simd.builder
+    PH, PW = (axis.patch for axis in size.axes)
+    height, width = size.tile
+    patch = _Grid(simd, named["y"], named["y_h"], named["y_w"])
+    added = _Grid(simd, named["r"], named["r_h"], named["r_w"])
+    for j in range(width, 2 * width):  # what the next tile of a row stores
+        for address in patch.column(j, height):
+            simd.prefetch(address, for_write=True)
+    points = _points(simd, named, "m", size)
+    columns = ([simd.load(m) for m in points.column(j, PH)] for j in range(PW))
+    bias = simd.load(named["bias"])
+    for i, row in enumerate(_along_both(simd, size, points, columns, _from_points)):
+        row = [b.fadd(value, bias) for value in row]
+        pixels = list(zip(row, patch.row(i, width), added.row(i, width), strict=True))
+        if not is_cut:
+            _store(simd, named, pixels, mask)
+            continue
+        with b.if_then(b.icmp_signed(">", named["n_rows"], ir.Constant(I64, i))):
+            for j, pixel in enumerate(pixels):
+                with b.if_then(b.icmp_signed(">", named["n_columns"], ir.Constant(I64, j))):
+                    _store(simd, named, [pixel], mask)
+
+
+def _store(simd, named, pixels, mask):
+    """Finish and store vectors, each given with its address and that of the residual."""
+    b = simd.builder
+    slots = simd.variables([value for value, _, _ in pixels])
+    with b.if_then(b.icmp_signed("!=", named["r"], ir.Constant(I64, 0))):
+        for slot, (_, _, r) in zip(slots, pixels, strict=True):
+            b.store(b.fadd(b.load(slot), simd.load(r, mask)), slot)
     for finished in _finishes(simd, named):
-        for i, row in enumerate(slots):
-            for j, slot in enumerate(row):
-                y = finished(builder.load(slot))
-                simd.store(y, _element(builder, named, "y", i, j))
+        for slot, (_, y, _) in zip(slots, pixels, strict=True):
+            simd.store(finished(b.load(slot)), y, mask)
 
 
-def _store_partial(simd, named, rows):
-    builder = simd.builder
-    mask = simd.mask(named["n_valid"])
-    has_residual = builder.icmp_signed("!=", named["r"], ir.Constant(I64, 0))
-    for i, row in enumerate(rows):
-        for j, y in enumerate(row):
-            is_row = builder.icmp_signed(">", named["n_rows"], ir.Constant(I64, i))
-            is_column = builder.icmp_signed(">", named["n_columns"], ir.Constant(I64, j))
-            with builder.if_then(builder.and_(is_row, is_column)):
-                (slot,) = simd.variables([y])
-                with builder.if_then(has_residual):
-                    value = simd.load(_element(builder, named, "r", i, j), mask)
-                    builder.store(builder.fadd(builder.load(slot), value), slot)
-                for finished in _finishes(simd, named):
-                    y = finished(builder.load(slot))
-                    simd.store(y, _element(builder, named, "y", i, j), mask)
+def _points(simd, named, name, size):
+    """Return where the points of a tile are."""
+    point = named[f"{name}_point"]
+    row = simd.builder.mul(point, ir.Constant(I64, size.along_w.patch))
+    return _Grid(simd, named[name], row, point)
+
+
+def _along_both(simd, size, points, columns, along):
+    """Yield the rows of what becomes of columns along H, and then along W."""
+    waits = size.n_points > 2 * simd.isa.registers
+    results = []
+    for j, column in enumerate(columns):
+        result = along(simd, size.along_h, column)
+        if waits:
+            for value, address in zip(result, points.column(j, len(result)), strict=True):
+                simd.store(value, address)
+        results.append(result)
+    for i in range(len(results[0])):
+        row = [result[i] for result in results]
+        if waits:
+            row = [simd.load(address) for address in points.row(i, len(results))]
+        yield along(simd, size.along_w, row)
 
 
 def _finishes(simd, named):
@@ -220,24 +299,3 @@ def _sum(simd, *terms):
     for factor, vector in reversed(others):
         total = simd.multiply_add(vector, simd.constant(factor), total)
     return total
-
-
-def _prefetch_next(simd, named, name, n_rows, columns, for_write=False):
-    """Ask for the columns that the next tile of a row adds to this one."""
-    for j in columns:
-        for i in range(n_rows):
-            simd.prefetch(_element(simd.builder, named, name, i, j), for_write)
-
-
-def _element(builder, named, name, i, j):
-    """Return the address of pixel (i, j) of a patch."""
-    row = builder.mul(named[f"{name}_h"], ir.Constant(I64, i))
-    column = builder.mul(named[f"{name}_w"], ir.Constant(I64, j))
-    return builder.add(builder.add(named[name], row), column)
-
-
-def _point(builder, named, name, index):
-    """Return the address of point `index`."""
-    return builder.add(
-        named[name], builder.mul(named[f"{name}_point"], ir.Constant(I64, index))
-    )

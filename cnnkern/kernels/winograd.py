@@ -92,7 +92,7 @@ def _output(size: Size):
 
 def _gather(isa: Isa, size: Size):
     """Return ``gather(p, first, n_tiles, V)``: the points of tiles first, first+1, ..."""
-    to_points, LANES, (ROWS, COLUMNS) = input_transform(isa, size), isa.lanes, size.tile
+    to_points, (ROWS, COLUMNS) = input_transform(isa, size), size.tile
 
     @inline
     def gather(p, first, n_tiles, V):
@@ -102,8 +102,7 @@ def _gather(isa: Isa, size: Size):
             x = p.x + n * p.x_n + d * p.x_d + th * ROWS * p.x_h + tw * COLUMNS * p.x_w
             for part in range(p.n_parts):
                 patch, v = x + offsets[part], V + t * p.v_tile + part * p.v_part
-                for c in range(0, p.C, LANES):
-                    to_points(patch + 4 * c, p.x_h, p.x_w, v + 4 * c, p.v_point, p.C - c)
+                to_points(p.C, patch, p.x_h, p.x_w, v, p.v_point)
             tw, th, d, n = next_tile(tw, th, d, n, p)
 
     return gather
@@ -111,7 +110,7 @@ def _gather(isa: Isa, size: Size):
 
 def _scatter(isa: Isa, size: Size):
     """Return ``scatter(p, first, n_tiles, M)``: outputs of tiles first, first+1, ..."""
-    from_points, LANES, (ROWS, COLUMNS) = output_transform(isa, size), isa.lanes, size.tile
+    from_points, (ROWS, COLUMNS) = output_transform(isa, size), size.tile
 
     @inline
     def scatter(p, first, n_tiles, M):
@@ -121,12 +120,11 @@ def _scatter(isa: Isa, size: Size):
             rows, columns = min(ROWS, p.OH - oh), min(COLUMNS, p.OW - ow)
             y = p.y + n * p.y_n + d * p.y_d + oh * p.y_h + ow * p.y_w
             r = p.r + n * p.r_n + d * p.r_d + oh * p.r_h + ow * p.r_w
-            for c in range(0, p.OC, LANES):
-                from_points(
-                    M + t * p.m_tile + 4 * c, p.m_point, p.bias + 4 * c,
-                    y + 4 * c, p.y_h, p.y_w, r + 4 * c if p.r else 0, p.r_h, p.r_w,
-                    rows, columns, p.OC - c, p.slopes + 4 * c if p.slopes else 0, p.lo, p.hi,
-                )  # fmt: skip
+            from_points(
+                p.OC, M + t * p.m_tile, p.m_point, p.bias,
+                y, p.y_h, p.y_w, r if p.r else 0, p.r_h, p.r_w,
+                p.slopes, rows, columns, p.lo, p.hi,
+            )  # fmt: skip
             if p.activate:
                 activate_patch(p, y, rows, columns)
             tw, th, d, n = next_tile(tw, th, d, n, p)
