@@ -38,7 +38,7 @@ from turns import Case, failure, measure
 
 HERE = Path(__file__).parent
 MODELS = (
-    "seed", "LeNet", "autoencoder", "ResNet20", "UNet", "C3D", "MobileFaceNet",
+    "seed", "LeNet", "autoencoder", "ResNet20", "UNet", "C3D", "SpliceAI", "MobileFaceNet",
     "VGG16", "ResNet50", "ResNet50V2", "EfficientNetB0", "EfficientNetV2B0",
     "MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large", "DenseNet121",
     "InceptionV3", "Xception", "NASNetMobile", "ConvNeXtTiny",

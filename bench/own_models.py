@@ -152,7 +152,28 @@ def mobilefacenet() -> Any:
     return keras.Model(face, layers.Flatten()(unit(pointwise(128), x, has_slopes=False)))
 
 
+def splice_ai() -> Any:
+    """Return the 32 layers of SpliceAI for 101 of 10,101 bases (Jaganathan et al., 2019)."""
+
+    def unit(x: Any, taps: int, rate: int) -> Any:
+        y = x
+        for _ in "12":
+            y = layers.ReLU()(layers.BatchNormalization()(y))
+            y = layers.Conv1D(32, taps, padding="same", dilation_rate=rate)(y)
+        return layers.Add()([x, y])
+
+    bases = keras.Input((10_101, 4))
+    x = layers.Conv1D(32, 1)(layers.Rescaling(1 / 255)(bases))
+    passed_on = [x]
+    for taps, rate in ((11, 1), (11, 4), (21, 10), (41, 25)):
+        for _ in range(4):
+            x = unit(x, taps, rate)
+        passed_on.append(x)
+    x = layers.Add()([layers.Conv1D(32, 1)(each) for each in passed_on])
+    return keras.Model(bases, layers.Conv1D(3, 1)(layers.Cropping1D(5000)(x)))
+
+
 OWN: dict[str, Callable[[], Any]] = {
     "seed": seed, "LeNet": lenet, "autoencoder": autoencoder, "ResNet20": resnet20,
-    "UNet": unet, "C3D": c3d, "MobileFaceNet": mobilefacenet,
+    "UNet": unet, "C3D": c3d, "SpliceAI": splice_ai, "MobileFaceNet": mobilefacenet,
 }  # fmt: skip

@@ -290,7 +290,8 @@ def pair_with_readers(graph: Graph) -> Graph:
         if isinstance(second, Pool):
             reads_once = second.pool_size[0] <= second.strides[0]
         else:
-            reads_once = second.in_channels == second.out_channels
+            is_dense = max(second.dilation_rate) == 1
+            reads_once = is_dense and second.in_channels == second.out_channels
         is_2d = len(first.sizes) == 2 and max(first.dilation_rate) == 1
         return ConvInBands(first, second) if is_plain and reads_once and is_2d else None
 

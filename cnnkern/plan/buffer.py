@@ -10,7 +10,7 @@ from typing import Any
 
 from ..graph import NO_HALO, Halo
 from ..kernels.memory import ALIGNMENT
-from ..shapes import product
+from ..shapes import Pair, product
 
 FLOAT_NBYTES = 4
 MAX_RANK = 5  # of a buffer whose axes keep their own strides
@@ -112,6 +112,13 @@ class Buffer:
         stride = (*self.strides, FLOAT_NBYTES)[0 if is_batch else axis]
         halo = self.halo if axis == -1 else NO_HALO
         return Buffer(tuple(shape), self.address + start * stride, self.strides, halo)
+
+    def every(self, steps: Pair, first: Pair) -> Buffer:
+        """Return the pixels at first, first + step, ... along H and W."""
+        (N, D, H, W, C), (s_n, s_d, s_h, s_w) = self.dims, self.strides
+        (RH, RW), (h, w) = steps, first
+        shape = (N, D, -(-(H - h) // RH), -(-(W - w) // RW), C)
+        return Buffer(shape, self.address + (h * s_h + w * s_w), (s_n, s_d, RH * s_h, RW * s_w))
 
     def split(self, axis: int, lengths: Sequence[int]) -> list[Buffer]:
         """Return neighbouring ranges of one axis, which is counted from the end.

@@ -138,7 +138,7 @@ def _undilated(image: Buffer, rates: Triple) -> list[Buffer]:
     Those of a line are the rows of one image, or of two where they differ in length.
     """
     batch, D, H, W, channels = image.dims
-    s_n, s_d, s_h, s_w = image.strides
+    s_n, s_d, _, s_w = image.strides
     _, RH, RW = rates
     if D == H == 1 < RW:
         short, n_long = divmod(W, RW)
@@ -152,14 +152,7 @@ def _undilated(image: Buffer, rates: Triple) -> list[Buffer]:
             for first, n_rows, length in rows
             if n_rows and length
         ]
-    return [
-        Buffer(
-            (batch, D, -(-(H - h) // RH), -(-(W - w) // RW), channels),
-            image.address + (h * s_h + w * s_w),
-            (s_n, s_d, RH * s_h, RW * s_w),
-        )
-        for h, w in np.ndindex(RH, RW)
-    ]
+    return [image.every((RH, RW), first) for first in np.ndindex(RH, RW)]
 
 
 def _lower_blocks(

@@ -10,6 +10,7 @@ from cnnkern.codegen.isa import ISAS, Isa, available
 from cnnkern.graph import Array, Graph
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.depthwise import DepthwiseConv
+from cnnkern.ops.window import Padding
 from cnnkern.passes import optimise
 from cnnkern.plan import Constants, depthwise, make_plan
 from support import evaluate, graph_of, integers, run_kernels
@@ -21,12 +22,15 @@ EACH = pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
 
 
 def draw(
-    H: int, W: int, C: int, taps: int, padding: str = "same", stride: int = 1
-) -> tuple[Graph, Array]:
+    H: int, W: int, C: int, taps: int, padding: Padding = "same", stride: int = 1,
+    rates: tuple[int, int] = (1, 1),
+) -> tuple[Graph, Array]:  # fmt: skip
     """Return a depthwise convolution of integers, with ReLU6, and an input of two images."""
     rng = np.random.default_rng(H * W + C)
     filters, bias = integers(rng, taps, taps, C, 1), integers(rng, C)
-    op = DepthwiseConv(filters, bias, (stride, stride), padding, activation=Activation("relu6"))
+    op = DepthwiseConv(
+        filters, bias, (stride, stride), padding, rates, activation=Activation("relu6")
+    )
     return graph_of({"x": (None, H, W, C)}, [("y", op, ("x",))]), integers(rng, 2, H, W, C)
 
 
@@ -70,6 +74,24 @@ def test_pairs_of_windows_that_leave_no_border(isa: Isa) -> None:
 def test_threads_share_pairs_of_rows(isa: Isa, n_threads: int, always_parallel: None) -> None:
     for H in (3, 7, 8, 15):  # blocks of channels, too, where rows are few
         assert_exact(*draw(H, 6, 9 * isa.lanes + 1, 3), isa, n_threads)
+
+
+@EACH
+@pytest.mark.parametrize("rates", [(2, 2), (1, 2), (4, 3), (2, 1), (5, 5)])
+@pytest.mark.parametrize("padding", ["same", "valid", ((10, 9), (11, 9))])
+def test_dilated_filters_fall_apart(
+    isa: Isa, rates: tuple[int, int], padding: Padding, always_parallel: None
+) -> None:
+    """Into dense ones on images of which some have fewer pixels, or none."""
+    for H, W, taps in ((1, 1, 3), (3, 2, 5), (12, 15, 3), (22, WIDE + 25, 5)):
+        if padding == "valid" and H < 12:
+            continue
+        graph, x = draw(H, W, isa.lanes + 3, taps, padding, rates=rates)
+        plan = make_plan(graph, {"x": x.shape}, Constants(), isa=isa)
+        names = {step.kernel for step in plan.steps if "depthwise" in step.kernel}
+        is_near = max(rates) <= depthwise.MAX_RATE
+        assert names == {f"f32_depthwise_k{taps}s1" if is_near else "f32_depthwise"}
+        assert_exact(graph, x, isa, n_threads=2)
 
 
 @EACH
