@@ -24,6 +24,7 @@ VECTOR, UNIT = 16, 8  # floats of a vector, columns that are multiplied together
 NEAR_FLOATS, FAR_FLOATS, ARRIVAL = 1 << 18, 3 << 20, 3
 BLOCK_FLOATS, FAR_BLOCK_FLOATS = 80_000, 150_000
 MIN_GAIN = 1.05  # less is not worth the rounding, nor the memory of larger filters
+MAX_FLOATS = 1 << 26  # of filters, 256 MiB: more is worth no gain
 # Tiles per image; fewer leave rows of a register tile idle. If filters are near, fewer will do
 # where they have enough channels.
 MIN_TILES, MIN_NEAR_TILES, MIN_CHANNELS = 8, 4, 32
@@ -106,9 +107,11 @@ def best_size(
         height, width = size.tile
         n_tiles = n_images * -(-H // height) * -(-W // width)
         count = n_parts(taps, strides, size)
-        is_near = not _arrival(size.n_points * count * C * OC) and min(C, OC) >= MIN_CHANNELS
+        n_floats = size.n_points * count * C * OC
+        is_near = not _arrival(n_floats) and min(C, OC) >= MIN_CHANNELS
+        is_enough = n_tiles >= (MIN_NEAR_TILES if is_near else MIN_TILES)
         work = _work(size, n_tiles, count, C, OC)
-        if n_tiles >= (MIN_NEAR_TILES if is_near else MIN_TILES) and work <= least:
+        if is_enough and n_floats <= MAX_FLOATS and work <= least:
             best, least = size, work
     return best
 

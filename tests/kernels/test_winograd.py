@@ -298,6 +298,12 @@ def test_size_of_tiles(size: tuple[int, int], C: int, tile: tuple[int, int] | No
     assert (chosen and chosen.tile) == tile
 
 
+def test_filters_may_not_grow_without_limit() -> None:
+    """Seven taps each way of 512 channels for 4096, as in fully convolutional networks."""
+    assert winograd.best_size(32, 32, 512, 512, (7, 7)) is not None
+    assert winograd.best_size(32, 32, 512, 4096, (7, 7)) is None
+
+
 def test_every_size_of_tile_has_kernels() -> None:
     every = itertools.product(range(1, 10), repeat=2)
     kernels = {name for taps in every for name in winograd.kernels(taps)}
