@@ -307,7 +307,8 @@ class Conv(SlidingFilter):
             return None
         outputs = known(output_lengths(tuple(lengths), *self.window))
         # The pixels that a dilated filter meets together are an image, those of a line a row.
-        D, H, W = lift([n // r for n, r in zip(outputs, self.dilation_rate, strict=True)], 1)
+        along = zip(outputs, self.dilation_rate, strict=True)
+        D, H, W = lift([-(-n // rate) for n, rate in along], 1)
         n_images = self.dilation_rate[0] if len(outputs) == 1 else D
         C, OC = self.in_channels * lift(self.sizes, 1)[0], self.out_channels
         return winograd.best_size(H, W, C, OC, self.taps, self.plane_strides, n_images)

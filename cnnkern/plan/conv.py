@@ -86,7 +86,7 @@ def lower_conv(
     corner = x.address + -sum(
         s * pad for s, pad in zip(x.strides[1:], window.before, strict=True)
     )
-    strides, K = output_strides(x, window), product(filters.shape[:-1])
+    strides, K = output_strides(x.strides, window.strides), product(filters.shape[:-1])
     if regions is not None:
         for region in combinations(*_lift_regions(regions)):
             outputs, taken = zip(*region, strict=True)
@@ -275,11 +275,10 @@ def lower_matrix(
     )  # fmt: skip
 
 
-def output_strides(x: Buffer, window: Window) -> Strides:
+def output_strides(x: Strides, steps: Sequence[int]) -> Strides:
     """Return the bytes between the receptive fields of neighbouring output pixels."""
-    steps = lift(window.strides, 1)
-    d, h, w = (s * step for s, step in zip(x.strides[1:], steps, strict=True))
-    return x.strides[0], d, h, w
+    d, h, w = (s * step for s, step in zip(x[1:], lift(steps, 1), strict=True))
+    return x[0], d, h, w
 
 
 def _runs(x: Buffer, dilation: Triple, C: int, taps: Sequence[range]) -> Runs:

@@ -73,7 +73,7 @@ def lower_strassen(
     *_, C, OC = filters.shape
     matrix, n_panels = filters.reshape(C, OC), _n_panels(OC, isa)
     done = 2 * n_panels * isa.tile_columns
-    strides = output_strides(x, window)
+    strides = output_strides(x.strides, window.strides)
     batch, OD, OH, OW, _ = y.dims
     pixels = OD * OH * OW
     n_pairs, blocks = task_blocks(pixels, n_panels, C, isa)

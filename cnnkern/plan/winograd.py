@@ -19,7 +19,7 @@ from ..ops.window import Triple, Window, lift
 from ..ops.winograd import cut_taps
 from ..shapes import Pair, product
 from .buffer import FLOAT_NBYTES, Buffer, Strides, residual_fields, stride_fields
-from .conv import Matrix, Runs, lower_matrix
+from .conv import Matrix, Runs, lower_matrix, output_strides
 from .epilogue import INFINITY, Epilogue
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def lower_winograd(
     isa = lowering.isa
     lengths, strides, rates = lift(taps, 1), lift(window.strides, 1), lift(window.dilation, 1)
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
-    x = Buffer(x.dims, x.address + -corner, x.strides)
+    x = Buffer(y.dims, x.address + -corner, x.strides)  # what each output reads first
     if size is not size.with_kernels:
         size, x, y = size.with_kernels, _turned(x), _turned(y)
         residual = residual and _turned(residual)
@@ -98,7 +98,7 @@ def lower_winograd(
             "parts": lowering.table(tuple(_offset(part, x_part.strides) for part in parts)),
             "OD": OD, "OH": OH, "OW": OW, "TH": TH, "TW": TW,
             "patches": n_tiles, "blocks": blocks, "unit": unit,
-            **stride_fields("x", _steps(x_part.strides, strides)),
+            **stride_fields("x", output_strides(x_part.strides, strides)),
             **stride_fields("y", y_part.strides), **residual_fields(r_part), **common,
         }  # fmt: skip
         flops = 2 * product(filters.shape) * batch * OD * OH * OW
@@ -118,12 +118,6 @@ def filter_parts(lengths: Triple, strides: Triple, size: Size) -> list[Part]:
 def _offset(part: Part, strides: Strides) -> int:
     """Return the bytes from the first pixel under a filter to the first one under a part."""
     return sum(taps.start * s for taps, s in zip(part, strides[1:], strict=True))
-
-
-def _steps(x: Strides, window: Triple) -> Strides:
-    """Return the bytes between what neighbouring outputs read."""
-    d, h, w = (s * step for s, step in zip(x[1:], window, strict=True))
-    return x[0], d, h, w
 
 
 def _turned(image: Buffer) -> Buffer:

@@ -218,6 +218,20 @@ def test_phases_of_transposed_convolutions(
     assert_close_everywhere(fast, x, expected=expected)
 
 
+@pytest.mark.usefixtures("always_parallel", "always_pays")
+def test_lines_longer_than_their_input() -> None:
+    """Of 61 inputs and 64 outputs the rows of a rate of 5 differ in other places."""
+    rng = np.random.default_rng(0)
+    filters = rng.standard_normal((3, 32, 40), np.float32) * np.float32(0.1)
+    conv = Conv(filters, None, (1,), ((6, 7),), (5,))
+    x = rng.standard_normal((2, 61, 32), np.float32)
+    fast = allow_transforms(graph_of({"x": (None, 61, 32)}, [("y", conv, ("x",))]))
+    assert any(map(is_winograd, kernels_of(fast, {"x": x.shape})))
+    expected = conv.reference(x.astype(np.float64))  # type: ignore[arg-type]
+    assert expected.shape == (2, 64, 40)
+    assert_close_everywhere(fast, x, expected=expected)
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize(
     ("taps", "strides"),
