@@ -199,7 +199,7 @@ def test_taps_along_depth(sizes: tuple[int, int, int], C: int, OC: int, padding:
     [
         ((4, 4), (2, 2)), ((3, 3), (2, 2)), ((5, 5), (2, 2)), ((6, 2), (2, 2)),
         ((2, 2), (1, 1)), ((3, 3), (1, 1)), ((5, 5), (1, 1)), ((1, 7), (1, 1)),
-        ((9, 9), (3, 3)),
+        ((9, 9), (3, 3)), ((7, 7), (1, 1)), ((12, 8), (2, 1)), ((1, 16), (1, 2)),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("always_parallel", "always_pays")
