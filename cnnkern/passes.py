@@ -279,7 +279,8 @@ def allow_transforms(graph: Graph) -> Graph:
 def pair_with_readers(graph: Graph) -> Graph:
     """Make a convolution and the depthwise one or the pooling that alone reads it one op.
 
-    Poolings whose windows overlap save too little for the rows that threads compute twice.
+    Poolings whose windows overlap save too little for the rows that threads compute twice, as
+    do dilated filters.
     """
 
     def rule(first: Op, second: Op) -> Op | None:

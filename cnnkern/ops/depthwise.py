@@ -64,9 +64,8 @@ class DepthwiseConv(SlidingFilter):
         return product(self.filter.shape[-2:])
 
     def rows(self, shape: tuple[int, ...]) -> RowWindow:
-        """Return the window along H on an image of this shape."""
-        span = (self.sizes[-2] - 1) * self.dilation_rate[-2] + 1
-        return RowWindow(span, self.strides[-2], self.paddings(shape[1:-1])[-2][0])
+        """Return the window along H, which is dense, on an image of this shape."""
+        return RowWindow(self.sizes[-2], self.strides[-2], self.paddings(shape[1:-1])[-2][0])
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
         """Return the padding along W; rows outside of the image are left out."""

@@ -21,12 +21,12 @@ from cnnkern.plan import Constants, bands, make_plan
 from support import evaluate, graph_of, integers, run_kernels
 
 WINDOWS = (
-    ((3, 3), (1, 1), (1, 1)),
-    ((3, 3), (2, 2), (1, 1)),
-    ((5, 5), (1, 1), (1, 1)),
-    ((5, 5), (2, 2), (1, 1)),
-    ((2, 3), (3, 1), (1, 1)),  # rows that no window reads
-    ((3, 3), (1, 1), (2, 2)),
+    ((3, 3), (1, 1)),
+    ((3, 3), (2, 2)),
+    ((5, 5), (1, 1)),
+    ((5, 5), (2, 2)),
+    ((2, 3), (3, 1)),  # rows that no window reads
+    ((3, 3), (2, 1)),
 )
 SIZES = ((1, 9, 7), (2, 17, 16), (3, 30, 5))  # N, H, W
 
@@ -45,9 +45,9 @@ def pair(
     function: str, rng: np.random.Generator, taps: int = 1, C: int = 24,
 ) -> Graph:  # fmt: skip
     """Return depthwise(activation(conv(x))) with small integers for weights."""
-    sizes, strides, dilation = window
+    sizes, strides = window
     _, H, W = size
-    options = {"strides": strides, "padding": padding, "dilation_rate": dilation}
+    options = {"strides": strides, "padding": padding}
     conv = Conv(integers(rng, taps, taps, 4, C), integers(rng, C), padding="same")
     depthwise = DepthwiseConv(integers(rng, *sizes, C, 1), integers(rng, C), **options)  # type: ignore[arg-type]
     steps = [
