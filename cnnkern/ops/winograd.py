@@ -22,7 +22,7 @@ VECTOR, UNIT = 16, 8  # floats of a vector, columns that are multiplied together
 # which so many pixels are multiplied by them, and once more per block of tiles, whose V and M
 # fill the cache: tiles of so many floats wait for them as long as they compute.
 NEAR_FLOATS, FAR_FLOATS, ARRIVAL = 1 << 18, 3 << 20, 3
-BLOCK_FLOATS, FAR_BLOCK_FLOATS = 80_000, 150_000
+BLOCK_FLOATS, FAR_BLOCK_FLOATS = 80_000, 120_000
 MIN_GAIN = 1.05  # less is not worth the rounding, nor the memory of larger filters
 MAX_FLOATS = 1 << 26  # of filters, 256 MiB: more is worth no gain
 # Tiles per image; fewer leave rows of a register tile idle. If filters are near, fewer will do
