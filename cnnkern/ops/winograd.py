@@ -63,7 +63,7 @@ def overhang(taps: Pair) -> int:
 
 @lru_cache(maxsize=1024)
 def sizes(taps: Pair, strides: Pair = (1, 1)) -> tuple[Size, ...]:
-    """Return the sizes of which no other takes fewer products, or no smaller filters."""
+    """Return the sizes that no other one beats in both products and size of filters."""
     every = PLANES if min(taps) > 1 else LINES
     if taps[1] == 1:
         every = tuple(size.turned for size in LINES) if taps[0] > 1 else ()
