@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from cnnkern.engine import workspace
 from cnnkern.engine.threads import get_num_threads, set_num_threads
@@ -11,6 +12,10 @@ from cnnkern.engine.threads import get_num_threads, set_num_threads
 # TensorFlow's own kernels, its default on a CPU without AVX-512, know neither channels_first
 # nor dilated transposed convolutions, and lose NaN in MaxPooling3D.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# No test is timed: a shared machine may stand still for longer than any deadline.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

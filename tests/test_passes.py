@@ -75,14 +75,14 @@ def assert_same_meaning(before: Graph, after: Graph, seed: int = 0) -> None:
 @pytest.mark.parametrize(
     "rewrite", [*PASSES, fold_scales_ahead, optimise], ids=lambda rewrite: rewrite.__name__
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_graphs_keep_their_meaning(rewrite: Pass, seed: int) -> None:
     before = random_graph(seed)
     assert_same_meaning(before, rewrite(before).verify(), seed)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_optimising_twice_changes_nothing_more(seed: int) -> None:
     once = optimise(random_graph(seed))

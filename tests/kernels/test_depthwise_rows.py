@@ -10,7 +10,7 @@ from cnnkern.codegen.isa import ISAS, Isa, available
 from cnnkern.graph import Array, Graph
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.depthwise import DepthwiseConv
-from cnnkern.ops.window import Padding
+from cnnkern.ops.window import MAX_RATE, Padding
 from cnnkern.passes import optimise
 from cnnkern.plan import Constants, depthwise, make_plan
 from support import evaluate, graph_of, integers, run_kernels
@@ -89,7 +89,7 @@ def test_dilated_filters_fall_apart(
         graph, x = draw(H, W, isa.lanes + 3, taps, padding, rates=rates)
         plan = make_plan(graph, {"x": x.shape}, Constants(), isa=isa)
         names = {step.kernel for step in plan.steps if "depthwise" in step.kernel}
-        is_near = max(rates) <= depthwise.MAX_RATE
+        is_near = max(rates) <= MAX_RATE
         assert names == {f"f32_depthwise_k{taps}s1" if is_near else "f32_depthwise"}
         assert_exact(graph, x, isa, n_threads=2)
 
