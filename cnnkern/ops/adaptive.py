@@ -75,9 +75,8 @@ class AdaptivePool(Op):
         return y
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
-        rank = len(self.output_size)
-        window = Window((1,) * rank, (1,) * rank, ((0, 0),) * rank)
-        lowering.pool(self.kernel, inputs[0], output, (1,) * rank, window)
+        sizes = (1,) * len(self.output_size)
+        lowering.pool(self.kernel, inputs[0], output, sizes, Window())
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         (x,) = shapes

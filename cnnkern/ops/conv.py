@@ -32,6 +32,7 @@ from .config import LayerConfig, Weights
 from .prelu import Elementwise
 from .regions import Axis, Region, cut, reach
 from .window import (
+    MAX_RATE,
     Padding,
     Window,
     halo,
@@ -106,7 +107,7 @@ class SlidingFilter(Op):
 
     def window_on(self, lengths: Sequence[int]) -> Window:
         """Return how the filter slides over an input of these lengths."""
-        return Window(self.strides, self.dilation_rate, self.paddings(lengths))
+        return Window.along(self.strides, self.dilation_rate, self.paddings(lengths))
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         name = type(self).__name__
@@ -288,7 +289,7 @@ class Conv(SlidingFilter):
     @property
     def has_winograd_tiles(self) -> bool:
         """Whether Winograd's algorithm does such a convolution, and faster."""
-        most = {1: math.inf, 2: winograd.MAX_RATE, 3: 1}[len(self.sizes)]
+        most = {1: math.inf, 2: MAX_RATE, 3: 1}[len(self.sizes)]
         is_dense = max(self.dilation_rate) <= most
         return (
             self.groups == 1
@@ -341,7 +342,7 @@ class Conv(SlidingFilter):
         outputs = known(output_lengths(lengths, *self.window))
         axes = (ONE, *size.axes)[-len(outputs) :]
         spans = [
-            winograd.reach(-(-n // rate), n_taps, stride, axis.tile, axis.taps) * rate
+            winograd.reach(-(-n // rate), n_taps, stride, axis) * rate
             for n, rate, n_taps, stride, axis in zip(
                 outputs, self.dilation_rate, self.sizes, self.strides, axes, strict=True
             )

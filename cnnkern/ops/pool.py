@@ -71,7 +71,7 @@ class Pool(Op):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
-        window = Window(self.strides, (1,) * len(self.strides), self.paddings(x.shape[1:-1]))
+        window = Window.along(self.strides, (), self.paddings(x.shape[1:-1]))
         lowering.pool(self.kernel, x, output, self.pool_size, window)
 
     def flops(self, *shapes: tuple[int, ...]) -> int:

@@ -151,9 +151,12 @@ class ConvTranspose(Op):
 
     def window(self, *shapes: tuple[int, ...]) -> Window:
         """Return the window of the convolution from the output to the input."""
+        return Window.along(self.strides, self.dilation_rate, self.paddings(*shapes))
+
+    def paddings(self, *shapes: tuple[int, ...]) -> tuple[Pair, ...]:
+        """Return (before, after) of that window's spatial axes."""
         lengths = known(self.infer_shape(*shapes))[1:-1]
-        pads = paddings(lengths, self.sizes, self.strides, self.dilation_rate, self.padding)
-        return Window(self.strides, self.dilation_rate, pads)
+        return paddings(lengths, self.sizes, self.strides, self.dilation_rate, self.padding)
 
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
         """Return how far the taps reach beyond the input: a dense window per output phase.
@@ -161,15 +164,15 @@ class ConvTranspose(Op):
         Tiles reach further.
         """
         (x,), y = shapes, known(self.infer_shape(*shapes))
-        window = self.window(*shapes)
-        pads = []
+        pads = self.paddings(*shapes)
+        wanted = []
         for axis, (n_in, n_out) in enumerate(zip(x[1:-1], y[1:-1], strict=True)):
-            stride, (before, _) = self.strides[axis], window.padding[axis]
+            stride, (before, _) = self.strides[axis], pads[axis]
             reach = (self.sizes[axis] - 1) * self.dilation_rate[axis]
             lowest, highest = -((reach - before) // stride), (n_out - 1 + before) // stride
             further = winograd.overhang(self.phase_taps or (1, 1)) if self.may_transform else 0
-            pads.append((max(-lowest, 0), max(highest + 1 + further - n_in, 0)))
-        return halo(pads)
+            wanted.append((max(-lowest, 0), max(highest + 1 + further - n_in, 0)))
+        return halo(wanted)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs

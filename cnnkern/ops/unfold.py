@@ -58,7 +58,7 @@ class Im2col(Op):
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
         padding = paddings(x.shape[1:-1], *self._window)
-        window = Window(self.strides, self.dilation_rate, padding)
+        window = Window.along(self.strides, self.dilation_rate, padding)
         lowering.unfold(x, output, self.sizes, window)
 
     @property

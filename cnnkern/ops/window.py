@@ -21,24 +21,25 @@ Padding = str | tuple[Pair, ...]
 Slices = tuple[slice, ...]
 Triple = tuple[int, int, int]  # D, H, W
 
+# Of a filter that is dilated along H and W: each image of the pixels that it meets together is
+# a step of its own.
+MAX_RATE = 4
+
 
 @dataclass(frozen=True)
 class Window:
-    """The geometry of a sliding window, one entry per spatial axis."""
+    """How a window slides along D, H and W; by default that of a matrix product over pixels."""
 
-    strides: tuple[int, ...]
-    dilation: tuple[int, ...]
-    padding: tuple[Pair, ...]  # (before, after)
+    strides: Triple = (1, 1, 1)
+    dilation: Triple = (1, 1, 1)
+    before: Triple = (0, 0, 0)  # padding
 
     @classmethod
-    def pointwise(cls) -> Window:
-        """The window of a matrix product over pixels."""
-        return cls((1,), (1,), ((0, 0),))
-
-    @property
-    def before(self) -> Triple:
-        """The padding before D, H and W."""
-        return lift([pad[0] for pad in self.padding], 0)
+    def along(
+        cls, strides: Sequence[int], dilation: Sequence[int], padding: Sequence[Pair]
+    ) -> Window:
+        """The window of an op with these entries per spatial axis, padding (before, after)."""
+        return cls(lift(strides, 1), lift(dilation, 1), lift([pad[0] for pad in padding], 0))
 
 
 class RowWindow(NamedTuple):

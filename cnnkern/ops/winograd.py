@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ..codegen.transform import LINES, PLANES, Size
+from ..codegen.transform import LINES, PLANES, Size, Transform
 from ..shapes import Pair
 
 # What the transforms of a vector take per point, and how much more per output of a tile, in
@@ -30,8 +30,6 @@ MAX_FLOATS = 1 << 26  # of filters, 256 MiB: more is worth no gain
 MIN_TILES, MIN_NEAR_TILES, MIN_CHANNELS = 8, 4, 32
 TIE = 0.1  # of a part: the sums of each tile are transformed, too
 ENDLESS = 1 << 12  # outputs along an axis
-# Of a filter that is dilated along H and W: each of its images is a step of its own.
-MAX_RATE = 4
 
 
 def cut_taps(n_taps: int, stride: int, most: int) -> list[range]:
@@ -46,16 +44,17 @@ def cut_taps(n_taps: int, stride: int, most: int) -> list[range]:
     return [range(start, min(start + stride * most, n_taps), stride) for start in starts]
 
 
-def reach(n_outputs: int, n_taps: int, stride: int, tile: int, most: int) -> int:
+def reach(n_outputs: int, n_taps: int, stride: int, axis: Transform) -> int:
     """Return the length of the input that whole tiles of outputs read along an axis."""
-    last = max(part.start for part in cut_taps(n_taps, stride, most))
-    return last + (-(-n_outputs // tile) * tile + most - 2) * stride + 1
+    last = max(part.start for part in cut_taps(n_taps, stride, axis.taps))
+    n_whole = -(-n_outputs // axis.tile) * axis.tile
+    return last + (n_whole + axis.taps - 2) * stride + 1
 
 
 def overhang(taps: Pair) -> int:
     """Return how far whole tiles of any size read beyond those of one output, stride 1."""
     ends = [
-        reach(1, n_taps, 1, axis.tile, axis.taps) - n_taps
+        reach(1, n_taps, 1, axis) - n_taps
         for size in sizes(taps) for n_taps, axis in zip(taps, size.axes, strict=True)
     ]  # fmt: skip
     return max(ends, default=0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..graph import NO_HALO, Halo
 from ..kernels.memory import ALIGNMENT
-from ..shapes import Pair, product
+from ..shapes import product
 
 FLOAT_NBYTES = 4
 MAX_RANK = 5  # of a buffer whose axes keep their own strides
@@ -113,12 +113,15 @@ class Buffer:
         halo = self.halo if axis == -1 else NO_HALO
         return Buffer(tuple(shape), self.address + start * stride, self.strides, halo)
 
-    def every(self, steps: Pair, first: Pair) -> Buffer:
-        """Return the pixels at first, first + step, ... along H and W."""
-        (N, D, H, W, C), (s_n, s_d, s_h, s_w) = self.dims, self.strides
-        (RH, RW), (h, w) = steps, first
-        shape = (N, D, -(-(H - h) // RH), -(-(W - w) // RW), C)
-        return Buffer(shape, self.address + (h * s_h + w * s_w), (s_n, s_d, RH * s_h, RW * s_w))
+    def every(self, steps: Sequence[int], first: Sequence[int]) -> Buffer:
+        """Return the pixels at first, first + step, ... along D, H and W."""
+        N, *lengths, C = self.dims
+        s_n, *strides = self.strides
+        skipped = sum(f * s for f, s in zip(first, strides, strict=True))
+        along = zip(lengths, first, steps, strict=True)
+        D, H, W = (-(-(n - f) // step) for n, f, step in along)
+        s_d, s_h, s_w = (s * step for s, step in zip(strides, steps, strict=True))
+        return Buffer((N, D, H, W, C), self.address + skipped, (s_n, s_d, s_h, s_w))
 
     def split(self, axis: int, lengths: Sequence[int]) -> list[Buffer]:
         """Return neighbouring ranges of one axis, which is counted from the end.

@@ -82,7 +82,7 @@ def lower_conv(
     regions : of each spatial axis, where not all taps count everywhere
     """
     *taps, C, OC = filters.shape
-    receptive = partial(_runs, x, lift(window.dilation, 1), C)
+    receptive = partial(_runs, x, window.dilation, C)
     corner = x.address + -sum(
         s * pad for s, pad in zip(x.strides[1:], window.before, strict=True)
     )
@@ -275,9 +275,9 @@ def lower_matrix(
     )  # fmt: skip
 
 
-def output_strides(x: Strides, steps: Sequence[int]) -> Strides:
+def output_strides(x: Strides, steps: Triple) -> Strides:
     """Return the bytes between the receptive fields of neighbouring output pixels."""
-    d, h, w = (s * step for s, step in zip(x[1:], lift(steps, 1), strict=True))
+    d, h, w = (s * step for s, step in zip(x[1:], steps, strict=True))
     return x[0], d, h, w
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.pack import pack_channels
-from ..ops.window import Triple, Window, lift
+from ..ops.window import MAX_RATE, Triple, Window, lift
 from .buffer import FLOAT_NBYTES, Buffer, stride_fields
 from .call import Call, claims
 from .epilogue import Epilogue
@@ -25,8 +25,6 @@ CHANNEL_BLOCKS = 4
 # channels stay in the L1 cache while the window moves down. Threads still share the rows.
 MAX_WINDOW_NBYTES, BLOCK_NBYTES, BAND_ROWS = 128 << 10, 256, 7
 ACTIVATED_NBYTES = 8 << 10  # of output that is in the L1 cache when it is activated
-# Of a filter that is dilated: each of the images that it falls apart into is a step of its own.
-MAX_RATE = 4
 # (taps along W, stride along W) that have a kernel of their own.
 TUNED_WINDOWS = ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
 
@@ -49,43 +47,40 @@ def lower_depthwise(
     bias : float32[C] or None
     """
     sizes = lift(filters.shape[:-1], 1)
-    strides, dilation = lift(window.strides, 1), lift(window.dilation, 1)
-    if not _falls_apart(sizes, strides, dilation):
-        _lower_image(lowering, owner, x, y, filters, bias, window, epilogue)
+    if not _falls_apart(sizes, window):
+        _lower_image(lowering, owner, x, y, filters, bias, sizes, window, epilogue)
         return
-    for x_part, y_part, rows_before in _undilated(x, y, dilation, window.before):
-        dense = Window((1, 1), (1, 1), ((rows_before, 0), (0, 0)))
-        _lower_image(lowering, owner, x_part, y_part, filters, bias, dense, epilogue)
+    for x_part, y_part, rows_before in _undilated(x, y, window):
+        dense = Window(before=(0, rows_before, 0))
+        _lower_image(lowering, owner, x_part, y_part, filters, bias, sizes, dense, epilogue)
 
 
-def _falls_apart(sizes: Triple, strides: Triple, dilation: Triple) -> bool:
+def _falls_apart(sizes: Triple, window: Window) -> bool:
     """Tell whether a dilated filter is faster as a dense one on each image that it meets."""
-    is_image = sizes[0] == 1 and max(strides) == 1
+    is_image = sizes[0] == 1 and max(window.strides) == 1
     is_tuned = (sizes[2], 1) in TUNED_WINDOWS
-    return is_image and is_tuned and dilation[2] > 1 and max(dilation) <= MAX_RATE
+    is_dilated = window.dilation[2] > 1 and max(window.dilation) <= MAX_RATE
+    return is_image and is_tuned and is_dilated
 
 
-def _undilated(
-    x: Buffer, y: Buffer, rates: Triple, before: Triple
-) -> Iterator[tuple[Buffer, Buffer, int]]:
+def _undilated(x: Buffer, y: Buffer, window: Window) -> Iterator[tuple[Buffer, Buffer, int]]:
     """Yield the images of pixels that a filter meets together: x, y, rows of padding before x.
 
     x begins where the first window does along W.
     """
-    (_, RH, RW), (_, rows, columns) = rates, before
-    for h, w in np.ndindex(RH, RW):
-        skipped, first = divmod(h - rows, RH)
-        yield x.every((RH, RW), (first, w - columns)), y.every((RH, RW), (h, w)), -skipped
+    rates, (_, above, left) = window.dilation, window.before
+    for d, h, w in np.ndindex(rates):
+        skipped, first = divmod(h - above, rates[1])
+        yield x.every(rates, (d, first, w - left)), y.every(rates, (d, h, w)), -skipped
 
 
 def _lower_image(
     lowering: Lowering, owner: object, x: Buffer, y: Buffer, filters: Array,
-    bias: Array | None, window: Window, epilogue: Epilogue,
+    bias: Array | None, sizes: Triple, window: Window, epilogue: Epilogue,
 ) -> None:  # fmt: skip
     """Append one step."""
-    *taps, C = filters.shape
-    sizes = lift(taps, 1)
-    strides, dilation = lift(window.strides, 1), lift(window.dilation, 1)
+    C = filters.shape[-1]
+    strides, dilation = window.strides, window.dilation
     name, run_taps = _kernel(sizes[2], strides[2], dilation[2])
     x_step = [s * step for s, step in zip(x.strides[1:], strides, strict=True)]
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))

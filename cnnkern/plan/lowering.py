@@ -180,7 +180,7 @@ class Lowering:
         halves, which rounds less well. `regions` of each spatial axis tell which taps count
         where, if not all of them do.
         """
-        window, epilogue = window or Window.pointwise(), self.epilogue(activation, y)
+        window, epilogue = window or Window(), self.epilogue(activation, y)
         if may_halve and pays_in_halves(y, filters.shape[-2], self.isa):
             lower_strassen(self, owner, x, y, filters, bias, window, epilogue, *residual)
         else:
@@ -279,8 +279,8 @@ class Lowering:
         """Append im2col on a 2D input into a dense `y`."""
         N, _, H, W, C = x.dims
         _, _, OH, OW, _ = y.dims
-        (KH, KW), (SH, SW), (DH, DW) = sizes, window.strides, window.dilation
-        (PH, _), (PW, _) = window.padding
+        (KH, KW), (_, SH, SW), (_, DH, DW) = sizes, window.strides, window.dilation
+        _, PH, PW = window.before
         self.call(
             "f32_im2col",
             N * OH * OW,

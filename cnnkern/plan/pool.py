@@ -34,7 +34,7 @@ def lower_pool(
         x=x.address, y=y.address, OD=OD, OH=OH, OW=OW,
         **dict(zip("DHWC", x.dims[1:], strict=True)),
         **dict(zip(("KD", "KH", "KW"), lift(sizes, 1), strict=True)),
-        **dict(zip(("SD", "SH", "SW"), lift(window.strides, 1), strict=True)),
+        **dict(zip(("SD", "SH", "SW"), window.strides, strict=True)),
         **dict(zip(("PD", "PH", "PW"), window.before, strict=True)),
         **stride_fields("x", x.strides), **stride_fields("y", y.strides),
     )  # fmt: skip

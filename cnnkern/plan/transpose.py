@@ -76,19 +76,18 @@ def lower_transpose(
     """
     *taps, OC, C = filters.shape
     lengths = lift(taps, 1)
-    strides, dilation = lift(window.strides, 1), lift(window.dilation, 1)
-    axes = zip(lengths, strides, dilation, window.before, strict=True)
+    axes = zip(lengths, window.strides, window.dilation, window.before, strict=True)
     for phase in combinations(*(phases(*axis) for axis in axes)):
-        outputs = _outputs(y, phase, strides)
+        outputs = y.every(window.strides, [p.first for p in phase])
         if 0 in outputs.dims:
             continue
         _, OH, OW = outputs.dims[1:-1]
         _, *phase_taps = (len(p.taps) for p in phase)
         if tuple(phase_taps) == tiled and (size := best_size(OH, OW, C, OC, tiled)):
-            before = [(-min(p.shifts), 0) for p in phase[1:]]
+            _, above, left = (-min(p.shifts, default=0) for p in phase)
             lower_winograd(
                 lowering, owner, x, outputs, _PhaseFilters(filters, phase), bias,
-                Window((1, 1), (1, 1), tuple(before)), size, epilogue,
+                Window(before=(0, above, left)), size, epilogue,
                 name=f" of phase {[p.first for p in phase]}",
             )  # fmt: skip
             continue
@@ -139,18 +138,6 @@ class _PhaseFilters(LazyArray):
 
     def reshape(self, *shape: int) -> Weight:
         return self.read().reshape(shape)
-
-
-def _outputs(y: Buffer, phase: Sequence[Phase], strides: Sequence[int]) -> Buffer:
-    """Return the outputs of a phase as a buffer with larger strides."""
-    batch, *lengths, OC = y.dims
-    counts = [
-        max(-(-(n - p.first) // step), 0)
-        for n, p, step in zip(lengths, phase, strides, strict=True)
-    ]
-    skipped = sum(p.first * s for p, s in zip(phase, y.strides[1:], strict=True))
-    d, h, w = (s * step for s, step in zip(y.strides[1:], strides, strict=True))
-    return Buffer((batch, *counts, OC), y.address + skipped, (y.strides[0], d, h, w))
 
 
 def _offsets(strides: Strides, phase: Sequence[Phase]) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ def lower_winograd(
     """
     *taps, C, OC = filters.shape
     isa = lowering.isa
-    lengths, strides, rates = lift(taps, 1), lift(window.strides, 1), lift(window.dilation, 1)
+    lengths, strides, rates = lift(taps, 1), window.strides, window.dilation
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
     x = Buffer(y.dims, x.address + -corner, x.strides)  # what each output reads first
     if size is not size.with_kernels:
@@ -89,24 +89,35 @@ def lower_winograd(
     }  # fmt: skip
     added = [None] if residual is None else _undilated(residual, rates)
     for x_part, y_part, r_part in zip(_undilated(x, rates), _undilated(y, rates), cycle(added)):
-        batch, OD, OH, OW, _ = y_part.dims
-        TH, TW = (-(-n // along) for n, along in zip((OH, OW), size.tile, strict=True))
-        n_tiles = batch * OD * TH * TW
-        blocks, unit = _split(n_tiles, KP, OCP, size, isa)
+        offsets = (_offset(part, x_part.strides) for part in parts)
         fields = {
-            "x": x_part.address, "y": y_part.address,
-            "parts": lowering.table(tuple(_offset(part, x_part.strides) for part in parts)),
-            "OD": OD, "OH": OH, "OW": OW, "TH": TH, "TW": TW,
-            "patches": n_tiles, "blocks": blocks, "unit": unit,
+            "x": x_part.address, "parts": lowering.table(tuple(offsets)),
             **stride_fields("x", output_strides(x_part.strides, strides)),
-            **stride_fields("y", y_part.strides), **residual_fields(r_part), **common,
+            "y": y_part.address, **stride_fields("y", y_part.strides),
+            **residual_fields(r_part), **common,
         }  # fmt: skip
-        flops = 2 * product(filters.shape) * batch * OD * OH * OW
-        # With one block each, two threads read all filters twice, which steps read once.
-        most = L3_NBYTES if blocks > 2 and unit > 1 else L2_NBYTES
-        nbytes = FLOAT_NBYTES * size.n_points * KP * OCP
-        lower = _lower_blocks if nbytes <= most else _lower_steps
-        lower(lowering, size, fields, panels, flops)
+        flops = 2 * product(filters.shape) * product(y_part.dims[:-1])
+        _lower_image(lowering, size, y_part, fields, panels, flops)
+
+
+def _lower_image(
+    lowering: Lowering, size: Size, y: Buffer, fields: dict[str, Any], panels: int, flops: int
+) -> None:
+    """Append what takes all tiles of y through all stages."""
+    batch, OD, OH, OW, _ = y.dims
+    TH, TW = (-(-n // along) for n, along in zip((OH, OW), size.tile, strict=True))
+    n_tiles = batch * OD * TH * TW
+    tile_nbytes = size.n_points * (fields["v_tile"] + fields["m_tile"])
+    blocks, unit = _split(n_tiles, tile_nbytes, lowering.isa)
+    fields |= {
+        "OD": OD, "OH": OH, "OW": OW, "TH": TH, "TW": TW,
+        "patches": n_tiles, "blocks": blocks, "unit": unit,
+    }  # fmt: skip
+    # With one block each, two threads read all filters twice, which steps read once.
+    most = L3_NBYTES if blocks > 2 and unit > 1 else L2_NBYTES
+    nbytes = size.n_points * fields["v_tile"] * fields["m_tile"] // FLOAT_NBYTES
+    lower = _lower_blocks if nbytes <= most else _lower_steps
+    lower(lowering, size, fields, panels, flops)
 
 
 def filter_parts(lengths: Triple, strides: Triple, size: Size) -> list[Part]:
@@ -133,20 +144,20 @@ def _undilated(image: Buffer, rates: Triple) -> list[Buffer]:
     """
     batch, D, H, W, channels = image.dims
     s_n, s_d, _, s_w = image.strides
-    _, RH, RW = rates
-    if D == H == 1 < RW:
-        short, n_long = divmod(W, RW)
-        rows = [(0, n_long, short + 1), (n_long, RW - n_long, short)]
+    rate = rates[2]
+    if D == H == 1 < rate:
+        short, n_long = divmod(W, rate)
+        rows = [(0, n_long, short + 1), (n_long, rate - n_long, short)]
         return [
             Buffer(
                 (batch, 1, n_rows, length, channels),
                 image.address + first * s_w,
-                (s_n, s_d, s_w, RW * s_w),
+                (s_n, s_d, s_w, rate * s_w),
             )
             for first, n_rows, length in rows
             if n_rows and length
         ]
-    return [image.every((RH, RW), first) for first in np.ndindex(RH, RW)]
+    return [image.every(rates, first) for first in np.ndindex(rates)]
 
 
 def _lower_blocks(
@@ -208,15 +219,15 @@ def _odd_lines(nbytes: int) -> int:
     return whole_lines(nbytes) | ALIGNMENT
 
 
-def _split(n_tiles: int, C: int, OC: int, size: Size, isa: Isa) -> Pair:
-    """Return the blocks of about equal size, as few as V and M leave room for in the cache.
+def _split(n_tiles: int, tile_nbytes: int, isa: Isa) -> Pair:
+    """Return the blocks of about equal size, as few as their V and M have room in the cache.
 
     No block has fewer tiles than keep a core busy: it would take no less time. The second
     number is the tiles that all blocks but the last have a whole multiple of: those of a
     register tile where each block has one.
     """
     MR = isa.heights[0]
-    fitting = max(BLOCK_NBYTES // (FLOAT_NBYTES * size.n_points * (C + OC)), MR)
+    fitting = max(BLOCK_NBYTES // tile_nbytes, MR)
     blocks = 2 * max(-(-n_tiles // (2 * fitting)), 1)  # two threads end together
     blocks = max(min(blocks, -(-n_tiles // isa.least_rows)), 1)
     return blocks, MR if n_tiles >= MR * blocks else 1
