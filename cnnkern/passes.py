@@ -19,8 +19,8 @@ from .ops.depthwise import DepthwiseConv
 from .ops.layout import Identity, ZeroPadding
 from .ops.merge import Add, Multiply, ScaledAdd
 from .ops.norm import Affine, BatchNorm, Normalization
-from .ops.pairs import ConvInBands, GatedConv, is_gate
-from .ops.pool import AveragePool, GlobalAveragePool, GlobalPool, Pool
+from .ops.pairs import ConvInBands, GatedConv, PooledConv, is_gate
+from .ops.pool import AveragePool, GlobalAveragePool, GlobalPool, MaxPool, Pool
 from .ops.prelu import PReLU
 from .ops.transpose import ConvTranspose
 from .permutes import sink_permutes
@@ -279,6 +279,7 @@ def allow_transforms(graph: Graph) -> Graph:
 def pair_with_readers(graph: Graph) -> Graph:
     """Make a convolution and the depthwise one or the pooling that alone reads it one op.
 
+    Where the convolution may take Winograd's tiles, that is a pooling which divides them.
     Poolings whose windows overlap save too little for the rows that threads compute twice, as
     do dilated filters.
     """
@@ -286,15 +287,18 @@ def pair_with_readers(graph: Graph) -> Graph:
     def rule(first: Op, second: Op) -> Op | None:
         if not isinstance(first, Conv) or not isinstance(second, DepthwiseConv | Pool):
             return None
+        if first.adds_residual or first.groups > 1:
+            return None
+        if isinstance(second, MaxPool) and PooledConv.joins(first, second):
+            return PooledConv(first, second)
         is_direct = first.is_pointwise or not first.may_transform
-        is_plain = first.groups == 1 and is_direct and not first.adds_residual
         if isinstance(second, Pool):
             reads_once = second.pool_size[0] <= second.strides[0]
         else:
             is_dense = max(second.dilation_rate) == 1
             reads_once = is_dense and second.in_channels == second.out_channels
         is_2d = len(first.sizes) == 2 and max(first.dilation_rate) == 1
-        return ConvInBands(first, second) if is_plain and reads_once and is_2d else None
+        return ConvInBands(first, second) if is_direct and reads_once and is_2d else None
 
     return _fuse_chains(graph, 2, rule)
 

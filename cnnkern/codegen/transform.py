@@ -85,6 +85,12 @@ class Size:
         return self.turned if self.along_w is ONE else self
 
     @property
+    def pool(self) -> Pair:
+        """The windows, 1 or 2 long, that a pooling has a whole number of in each tile."""
+        height, width = (1 + (n % 2 == 0) for n in self.tile)
+        return height, width
+
+    @property
     def name(self) -> str:
         """Tile and taps."""
         return "_".join(f"{height}x{width}" for height, width in (self.tile, self.taps))
@@ -100,3 +106,4 @@ F6_3, F5_4, F4_5 = Transform(6, 3, EIGHT), Transform(5, 4, EIGHT), Transform(4, 
 PLANES = tuple(Size(axis, axis) for axis in (F3_2, F4_3, F2_3, F3_4, F2_5))
 LINES = tuple(Size(ONE, axis) for axis in (F4_3, F6_3, F5_4, F4_5))
 SIZES = {size.name: size for size in PLANES + LINES}
+POOLED_SIZES = {name: size for name, size in SIZES.items() if size.pool != (1, 1)}

@@ -8,7 +8,8 @@ is between, it waits in the places of the points: LLVM alone spills more, and la
 """
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
+from itertools import islice
 from typing import Any
 
 from llvmlite import ir
@@ -16,6 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ..shapes import Pair
+from .fold import MAX
 from .isa import Isa
 from .simd import Simd
 from .transform import ONE, Size
@@ -31,7 +34,8 @@ OUTPUT_ARGUMENTS = (
     "slopes",  # factors of what is negative, or 0
     "n_rows", "n_columns",  # how much of the patch to store
 )  # fmt: skip
-OF_CHANNELS = ("x", "v", "m", "bias", "y", "r", "slopes")  # addresses of the first one
+OF_CHANNELS = ("x", "v", "m", "bias", "y")  # addresses of the first one
+OPTIONAL = ("r", "slopes")  # the same, or 0
 VECTORS = ("n_vectors", "n_valid")  # and the channels of each
 
 
@@ -82,11 +86,11 @@ def input_transform(isa: Isa, size: Size):
     return transform
 
 
-def output_transform(isa: Isa, size: Size):
+def output_transform(isa: Isa, size: Size, pool: Pair = (1, 1)):
     """Return ``transform(*OUTPUT_ARGUMENTS, lo, hi)``: ``finish(A' M A + bias + r)``.
 
     What is negative is multiplied by the slopes; without slopes, the result is clipped. M does
-    not last.
+    not last. Of each window of a pooling the largest is stored; if there is one, r is not.
     """
     arguments = (*OUTPUT_ARGUMENTS[1:], *VECTORS, "lo", "hi")
 
@@ -97,14 +101,16 @@ def output_transform(isa: Isa, size: Size):
             named = dict(zip((*OUTPUT_ARGUMENTS, "lo", "hi"), args, strict=True))
             whole = [
                 builder.icmp_signed("==", named[name], ir.Constant(I64, n))
-                for name, n in zip(("n_rows", "n_columns"), size.tile, strict=True)
+                for name, n in zip(
+                    ("n_rows", "n_columns"), pooled_tile(size, pool), strict=True
+                )
             ]
             for some, is_masked in _over_channels(Simd(isa, builder), named):
                 with builder.if_else(builder.and_(*whole)) as branches:
                     for branch, is_cut in zip(branches, (False, True), strict=True):
                         with branch:
                             function = _output_function(
-                                builder.module, isa, size, is_masked, is_cut
+                                builder.module, isa, size, pool, is_masked, is_cut
                             )
                             builder.call(function, [some[name] for name in arguments])
             return context.get_dummy_value()
@@ -113,6 +119,12 @@ def output_transform(isa: Isa, size: Size):
         return types.void(*signature), emit
 
     return transform
+
+
+def pooled_tile(size: Size, pool: Pair) -> Pair:
+    """Return the rows and columns of a tile that are stored."""
+    (height, width), (rows, columns) = size.tile, pool
+    return height // rows, width // columns
 
 
 def _over_channels(simd, named):
@@ -127,14 +139,17 @@ def _over_channels(simd, named):
 
 
 def _at_vector(simd, named, number):
-    """Return the arguments with the addresses of a channel vector; what is 0 stays so."""
+    """Return the arguments with the addresses of a channel vector."""
     b, zero = simd.builder, ir.Constant(I64, 0)
     nbytes = b.mul(number, ir.Constant(I64, simd.vector_nbytes))
-    return named | {
-        name: b.select(b.icmp_signed("!=", named[name], zero), b.add(named[name], nbytes), zero)
-        for name in OF_CHANNELS
-        if name in named
+    moved = {
+        name: b.add(named[name], nbytes) for name in OF_CHANNELS + OPTIONAL if name in named
     }
+    for name in OPTIONAL:
+        if name in moved:
+            is_given = b.icmp_signed("!=", named[name], zero)
+            moved[name] = b.select(is_given, moved[name], zero)
+    return named | moved
 
 
 def _input_function(module, isa, size, is_masked):
@@ -161,22 +176,22 @@ def _emit_input(simd, named, size, mask):
             simd.store(value, address)
 
 
-def _output_function(module, isa, size, is_masked, is_cut):
+def _output_function(module, isa, size, pool, is_masked, is_cut):
     def emit(builder, named):
         simd = Simd(isa, builder)
         mask = simd.mask(named["n_valid"]) if is_masked else None
         with cgutils.for_range(builder, named["n_vectors"]) as vector:
-            _emit_output(simd, _at_vector(simd, named, vector.index), size, mask, is_cut)
+            _emit_output(simd, _at_vector(simd, named, vector.index), size, pool, mask, is_cut)
 
-    kinds = "_masked" * is_masked + "_cut" * is_cut
+    kinds = "_pooled" * (pool != (1, 1)) + "_masked" * is_masked + "_cut" * is_cut
     name = f"f32_winograd_{size.name}_output{kinds}"
     return function_in(module, name, (*OUTPUT_ARGUMENTS[1:], *VECTORS), ("lo", "hi"), emit)
 
 
-def _emit_output(simd, named, size, mask, is_cut):
+def _emit_output(simd, named, size, pool, mask, is_cut):
     b = simd.builder
     PH, PW = (axis.patch for axis in size.axes)
-    height, width = size.tile
+    height, width = pooled_tile(size, pool)
     patch = _Grid(simd, named["y"], named["y_h"], named["y_w"])
     added = _Grid(simd, named["r"], named["r_h"], named["r_w"])
     for j in range(width, 2 * width):  # what the next tile of a row stores
@@ -185,9 +200,10 @@ def _emit_output(simd, named, size, mask, is_cut):
     points = _points(simd, named, "m", size)
     columns = ([simd.load(m) for m in points.column(j, PH)] for j in range(PW))
     bias = simd.load(named["bias"])
-    for i, row in enumerate(_along_both(simd, size, points, columns, _from_points)):
-        row = [b.fadd(value, bias) for value in row]
-        pixels = list(zip(row, patch.row(i, width), added.row(i, width), strict=True))
+    rows = _along_both(simd, size, points, columns, _from_points)
+    for i in range(height):
+        windows = _windows(simd, islice(rows, pool[0]), bias, pool[1])
+        pixels = list(zip(windows, patch.row(i, width), added.row(i, width), strict=True))
         if not is_cut:
             _store(simd, named, pixels, mask)
             continue
@@ -197,16 +213,33 @@ def _emit_output(simd, named, size, mask, is_cut):
                     _store(simd, named, [pixel], mask)
 
 
+def _windows(simd, rows, bias, width):
+    """Return the vectors of each window of a pooling, with the bias."""
+    rows = [[simd.builder.fadd(value, bias) for value in row] for row in rows]
+    return [
+        [value for row in rows for value in row[j : j + width]]
+        for j in range(0, len(rows[0]), width)
+    ]
+
+
 def _store(simd, named, pixels, mask):
-    """Finish and store vectors, each given with its address and that of the residual."""
+    """Finish windows of vectors, each given with its address and that of the residual."""
     b = simd.builder
-    slots = simd.variables([value for value, _, _ in pixels])
-    with b.if_then(b.icmp_signed("!=", named["r"], ir.Constant(I64, 0))):
-        for slot, (_, _, r) in zip(slots, pixels, strict=True):
-            b.store(b.fadd(b.load(slot), simd.load(r, mask)), slot)
+    slots = [simd.variables(window) for window, _, _ in pixels]
+    if len(slots[0]) == 1:
+        with b.if_then(b.icmp_signed("!=", named["r"], ir.Constant(I64, 0))):
+            for (slot,), (_, _, r) in zip(slots, pixels, strict=True):
+                b.store(b.fadd(b.load(slot), simd.load(r, mask)), slot)
     for finished in _finishes(simd, named):
-        for slot, (_, y, _) in zip(slots, pixels, strict=True):
-            simd.store(finished(b.load(slot)), y, mask)
+        for window, (_, y, _) in zip(slots, pixels, strict=True):
+            simd.store(_largest(simd, [finished(b.load(slot)) for slot in window]), y, mask)
+
+
+def _largest(simd, vectors):
+    """Return what a pooling makes of a window."""
+    if len(vectors) == 1:
+        return vectors[0]
+    return reduce(partial(MAX.combine, simd.builder), vectors, simd.constant(MAX.start))
 
 
 def _points(simd, named, name, size):

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..codegen import cache, loader
 from ..codegen.isa import Isa
-from ..codegen.transform import SIZES
+from ..codegen.transform import POOLED_SIZES, SIZES
 from . import records
 
 
@@ -53,6 +53,10 @@ KERNELS = {
         f"f32_winograd_{end}_{size}": Kernel("winograd", records.WINOGRAD)
         for size in SIZES
         for end in ("input", "output")
+    },
+    **{
+        f"f32_winograd_pooled_{size}": Kernel("winograd", records.WINOGRAD)
+        for size in POOLED_SIZES
     },
     **{
         f"f32_depthwise{window}": Kernel("depthwise", records.DEPTHWISE)

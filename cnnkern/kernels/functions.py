@@ -249,7 +249,10 @@ def softsign(x):
 
 @inline
 def selu(x):
-    """scale * (x or alpha * (e**x - 1))."""
+    """scale * (x or alpha * (e**x - 1)).
+
+    Parts that are added, which spare `elu` a mask, take longer here.
+    """
     return SELU_SCALE * (x if x > ZERO else SELU_ALPHA * expm1(negative(x)))
 
 

@@ -13,13 +13,17 @@ border. F(3x3, 4x4) does 36 products for 144, F(1x5, 1x4) 8 for 20.
 
 Other filters are sums of parts that fit the tiles: taps along D, those beyond the first 4 of
 7, every other tap where the stride is 2. In V they stand beside each other like channels.
+
+Where a max-pooling follows whose windows divide the tiles, `f32_winograd_pooled_4x4_3x3` stores
+the largest number of each window and no more.
 """
 
 from ..codegen.isa import Isa
 from ..codegen.jit import inline
-from ..codegen.transform import SIZES, Size
+from ..codegen.transform import POOLED_SIZES, SIZES, Size
 from ..codegen.vector import address_of, call_kernel, integers
-from ..codegen.winograd import input_transform, output_transform
+from ..codegen.winograd import input_transform, output_transform, pooled_tile
+from ..shapes import Pair
 from .conv import fill_table, panel_product
 
 
@@ -73,11 +77,14 @@ def _input(size: Size):
     return factory
 
 
-def _output(size: Size):
-    """Return the factory of a kernel that transforms M into output tiles; record WINOGRAD."""
+def _output(size: Size, pool: Pair = (1, 1)):
+    """Return the factory of a kernel that transforms M into output tiles; record WINOGRAD.
+
+    With a pool, y and all that is counted in outputs is what remains of them.
+    """
 
     def factory(isa: Isa):
-        scatter = _scatter(isa, size)
+        scatter = _scatter(isa, size, pool)
 
         def kernel(p, scratch, begin, end):
             for task in range(begin, end):
@@ -108,9 +115,9 @@ def _gather(isa: Isa, size: Size):
     return gather
 
 
-def _scatter(isa: Isa, size: Size):
+def _scatter(isa: Isa, size: Size, pool: Pair):
     """Return ``scatter(p, first, n_tiles, M)``: outputs of tiles first, first+1, ..."""
-    from_points, (ROWS, COLUMNS) = output_transform(isa, size), size.tile
+    from_points, (ROWS, COLUMNS) = output_transform(isa, size, pool), pooled_tile(size, pool)
 
     @inline
     def scatter(p, first, n_tiles, M):
@@ -138,6 +145,10 @@ globals().update(
         f"f32_winograd_{end}_{name}": factory(size)
         for name, size in SIZES.items()
         for end, factory in (("input", _input), ("output", _output))
+    }
+    | {
+        f"f32_winograd_pooled_{name}": _output(size, size.pool)
+        for name, size in POOLED_SIZES.items()
     }
 )
 

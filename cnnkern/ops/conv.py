@@ -364,6 +364,14 @@ class Conv(SlidingFilter):
             may_halve = self.may_transform and self.is_pointwise
             self.lower_as_matrix(lowering, inputs, output, may_halve)
 
+    def lower_pooled(self, lowering: Lowering, x: Buffer, output: Buffer, size: Size) -> None:
+        """Append the op in tiles, and a pooling of windows that each tile has whole."""
+        window = self.window_on(x.shape[1:-1])
+        lowering.winograd(
+            self, x, output, self.filter, self.bias, window, size, self.activation,
+            pool=size.pool,
+        )  # fmt: skip
+
     def lower_as_matrix(
         self,
         lowering: Lowering,

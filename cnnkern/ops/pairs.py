@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..codegen.transform import Size
 from ..errors import ShapeError
 from ..graph import Array, Halo, Op
 from ..shapes import Shape, product
+from . import winograd
 from .common import known
 from .config import LayerConfig, Weights
 from .conv import Conv
 from .depthwise import DepthwiseConv
-from .pool import Pool
+from .pool import MaxPool, Pool
+from .window import lift
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -30,7 +33,7 @@ class Pair(Op):
 
 
 @dataclass(frozen=True, eq=False)
-class ConvInBands(Pair):
+class ConvAndReader(Pair):
     """Convolve, then treat each channel by itself: ``y = reader(conv(x))``.
 
     Parameters
@@ -55,6 +58,18 @@ class ConvInBands(Pair):
     def input_border(self) -> Array | None:
         return self.conv.input_border
 
+    def flops(self, *shapes: tuple[int, ...]) -> int:
+        middle = known(self.conv.infer_shape(*shapes))
+        return self.conv.flops(*shapes) + self.reader.flops(middle)
+
+    @property
+    def n_params(self) -> int:
+        return self.conv.n_params + self.reader.n_params
+
+
+class ConvInBands(ConvAndReader):
+    """Band by band of rows, where that pays."""
+
     @property
     def size_kernels(self) -> tuple[str, ...]:
         return ("f32_bands", "f32_halo", *self.conv.size_kernels)
@@ -74,13 +89,47 @@ class ConvInBands(Pair):
         if in_bands:
             lowering.join_in_bands(middle, rows)
 
-    def flops(self, *shapes: tuple[int, ...]) -> int:
-        middle = known(self.conv.infer_shape(*shapes))
-        return self.conv.flops(*shapes) + self.reader.flops(middle)
+
+class PooledConv(ConvAndReader):
+    """In Winograd's tiles, where each has a whole number of the windows of a max-pooling."""
+
+    reader: MaxPool
+
+    @staticmethod
+    def joins(conv: Conv, reader: MaxPool) -> bool:
+        """Tell whether that may be, for images of some sizes."""
+        activation = conv.activation
+        in_registers = (
+            activation is None
+            or activation.bounds is not None
+            or activation.slopes(conv.out_channels) is not None
+        )
+        has_tiles = conv.may_transform and not conv.is_pointwise
+        is_dense = max(conv.dilation_rate) == 1 and reader.pool_size == reader.strides
+        sizes = winograd.sizes(conv.taps, conv.plane_strides) if has_tiles else ()
+        return in_registers and is_dense and any(_divides(reader, size) for size in sizes)
 
     @property
-    def n_params(self) -> int:
-        return self.conv.n_params + self.reader.n_params
+    def size_kernels(self) -> tuple[str, ...]:
+        pooled = winograd.pooled_kernels(self.conv.taps, self.conv.plane_strides)
+        return (*self.conv.size_kernels, *pooled, self.reader.kernel)
+
+    def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
+        (x,) = inputs
+        shape = known(self.conv.infer_shape(x.shape))
+        size = self.conv.winograd_size(x.shape[1:-1])
+        is_padded = any(map(any, self.reader.paddings(shape[1:-1])))
+        if size and _divides(self.reader, size) and not is_padded:
+            self.conv.lower_pooled(lowering, x, output, size)
+            return
+        middle = lowering.temporary(shape)
+        self.conv.lower(lowering, inputs, middle)
+        self.reader.lower(lowering, [middle], output)
+
+
+def _divides(pool: MaxPool, size: Size) -> bool:
+    """Tell whether the windows of a pooling are those that divide a tile."""
+    return lift(pool.pool_size, 1) == (1, *size.pool)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ..codegen.transform import LINES, PLANES, Size, Transform
+from ..codegen.transform import LINES, PLANES, POOLED_SIZES, Size, Transform
 from ..shapes import Pair
 
 # What the transforms of a vector take per point, and how much more per output of a tile, in
@@ -120,6 +120,12 @@ def kernels(taps: Pair, strides: Pair = (1, 1)) -> tuple[str, ...]:
     ends = "f32_winograd_input", "f32_winograd_output"
     names = (size.with_kernels.name for size in sizes(taps, strides))
     return ("f32_conv", "f32_winograd", *(f"{end}_{name}" for name in names for end in ends))
+
+
+def pooled_kernels(taps: Pair, strides: Pair = (1, 1)) -> tuple[str, ...]:
+    """Return the kernels that they may need besides where a pooling follows."""
+    names = (size.with_kernels.name for size in sizes(taps, strides))
+    return tuple(f"f32_winograd_pooled_{name}" for name in names if name in POOLED_SIZES)
 
 
 def _work(size: Size, n_tiles: int, count: int, C: int, OC: int) -> float:

@@ -200,11 +200,17 @@ class Lowering:
         size: Size,
         activation: Elementwise | None = None,
         residual: Sequence[Buffer] = (),
+        pool: Pair = (1, 1),
     ) -> None:
-        """Append a convolution by Winograd's algorithm; x has a halo of whole tiles."""
+        """Append a convolution by Winograd's algorithm; x has a halo of whole tiles.
+
+        Of each window of `pool`, which is that of the size, only the largest result is stored.
+        """
         epilogue = self.epilogue(activation, y)
         added = next(iter(residual), None)
-        lower_winograd(self, owner, x, y, filters, bias, window, size, epilogue, added)
+        lower_winograd(
+            self, owner, x, y, filters, bias, window, size, epilogue, added, pool=pool
+        )  # fmt: skip
 
     def depthwise(
         self,

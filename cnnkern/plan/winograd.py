@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from itertools import product as combinations
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..codegen.isa import Isa
 from ..codegen.transform import Size
+from ..codegen.winograd import pooled_tile
 from ..graph import Array
 from ..kernels.memory import ALIGNMENT, aligned_floats, whole_lines
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
@@ -26,6 +28,32 @@ if TYPE_CHECKING:
     from .lowering import Lowering
 
 Part = tuple[range, ...]  # taps along D, H and W
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """What all images of a convolution have in common."""
+
+    size: Size
+    panels: int  # address of the filters at each point
+    pool: Pair = (1, 1)  # of each such window the largest output is stored
+
+    @property
+    def stored(self) -> Pair:
+        """Rows and columns that are stored of a tile."""
+        return pooled_tile(self.size, self.pool)
+
+    @property
+    def to_points(self) -> str:
+        """The kernel that makes V."""
+        return f"f32_winograd_input_{self.size.name}"
+
+    @property
+    def from_points(self) -> str:
+        """The kernel that makes outputs of M."""
+        end = "output" if self.pool == (1, 1) else "pooled"
+        return f"f32_winograd_{end}_{self.size.name}"
+
 
 # V and M of a block: most of a 1 MiB L2, the rest for the panels that stream through.
 BLOCK_NBYTES = 640 * 1024
@@ -51,8 +79,9 @@ def lower_winograd(
     epilogue: Epilogue,
     residual: Buffer | None = None,
     name: str = "",
+    pool: Pair = (1, 1),
 ) -> None:
-    """Append ``y = epilogue(conv(x, filters) + bias + residual)``.
+    """Append ``y = pooled(epilogue(conv(x, filters) + bias + residual))``.
 
     Parameters
     ----------
@@ -60,6 +89,8 @@ def lower_winograd(
     window : Window
         The halo of x covers whole tiles.
     name : tells these filters from others of the owner
+    pool : of each such window the largest result is kept; (1, 1) or, where the epilogue is
+        done in registers and there is no residual, `size.pool`
     """
     *taps, C, OC = filters.shape
     isa = lowering.isa
@@ -67,7 +98,7 @@ def lower_winograd(
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
     x = Buffer(y.dims, x.address + -corner, x.strides)  # what each output reads first
     if size is not size.with_kernels:
-        size, x, y = size.with_kernels, _turned(x), _turned(y)
+        size, x, y, pool = size.with_kernels, _turned(x), _turned(y), pool[::-1]
         residual = residual and _turned(residual)
         lengths, strides, rates = ((d, w, h) for d, h, w in (lengths, strides, rates))
     parts = filter_parts(lengths, strides, size)
@@ -96,18 +127,19 @@ def lower_winograd(
             "y": y_part.address, **stride_fields("y", y_part.strides),
             **residual_fields(r_part), **common,
         }  # fmt: skip
-        flops = 2 * product(filters.shape) * product(y_part.dims[:-1])
-        _lower_image(lowering, size, y_part, fields, panels, flops)
+        flops = 2 * product(filters.shape) * product(y_part.dims[:-1]) * product(pool)
+        _lower_image(lowering, Tiles(size, panels, pool), y_part, fields, flops)
 
 
 def _lower_image(
-    lowering: Lowering, size: Size, y: Buffer, fields: dict[str, Any], panels: int, flops: int
+    lowering: Lowering, tiles: Tiles, y: Buffer, fields: dict[str, Any], flops: int
 ) -> None:
     """Append what takes all tiles of y through all stages."""
     batch, OD, OH, OW, _ = y.dims
-    TH, TW = (-(-n // along) for n, along in zip((OH, OW), size.tile, strict=True))
+    TH, TW = (-(-n // along) for n, along in zip((OH, OW), tiles.stored, strict=True))
     n_tiles = batch * OD * TH * TW
-    tile_nbytes = size.n_points * (fields["v_tile"] + fields["m_tile"])
+    n_points = tiles.size.n_points
+    tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
     blocks, unit = _split(n_tiles, tile_nbytes, lowering.isa)
     fields |= {
         "OD": OD, "OH": OH, "OW": OW, "TH": TH, "TW": TW,
@@ -115,9 +147,9 @@ def _lower_image(
     }  # fmt: skip
     # With one block each, two threads read all filters twice, which steps read once.
     most = L3_NBYTES if blocks > 2 and unit > 1 else L2_NBYTES
-    nbytes = size.n_points * fields["v_tile"] * fields["m_tile"] // FLOAT_NBYTES
+    nbytes = n_points * fields["v_tile"] * fields["m_tile"] // FLOAT_NBYTES
     lower = _lower_blocks if nbytes <= most else _lower_steps
-    lower(lowering, size, fields, panels, flops)
+    lower(lowering, tiles, fields, flops)
 
 
 def filter_parts(lengths: Triple, strides: Triple, size: Size) -> list[Part]:
@@ -160,24 +192,22 @@ def _undilated(image: Buffer, rates: Triple) -> list[Buffer]:
     return [image.every(rates, first) for first in np.ndindex(rates)]
 
 
-def _lower_blocks(
-    lowering: Lowering, size: Size, fields: dict[str, Any], panels: int, flops: int
-) -> None:
+def _lower_blocks(lowering: Lowering, tiles: Tiles, fields: dict[str, Any], flops: int) -> None:
     """Append one step that takes block after block through all stages."""
     n_tiles, blocks, K, OC = (fields[key] for key in ("patches", "blocks", "K", "OC"))
-    isa = lowering.isa
+    isa, n_points = lowering.isa, tiles.size.n_points
     MR = isa.heights[0]
     most = -(-n_tiles // blocks) + fields["unit"] - 1
     table_nbytes = whole_lines(8 * (most + MR))
     v_point, m_point = (_odd_lines(most * fields[key]) for key in ("v_tile", "m_tile"))
-    lowering.scratch(2 * table_nbytes + size.n_points * (v_point + m_point))
+    lowering.scratch(2 * table_nbytes + n_points * (v_point + m_point))
     lowering.flops = flops
     lowering.call(
         "f32_winograd",
         blocks if n_tiles else 0,
-        to_points=lowering.kernel_address(f"f32_winograd_input_{size.name}"),
-        from_points=lowering.kernel_address(f"f32_winograd_output_{size.name}"),
-        n_points=size.n_points, panels=panels,
+        to_points=lowering.kernel_address(tiles.to_points),
+        from_points=lowering.kernel_address(tiles.from_points),
+        n_points=n_points, panels=tiles.panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
         point_nbytes=FLOAT_NBYTES * packed_floats(K, OC, isa),
         table_nbytes=table_nbytes,
@@ -186,12 +216,10 @@ def _lower_blocks(
     )  # fmt: skip
 
 
-def _lower_steps(
-    lowering: Lowering, size: Size, fields: dict[str, Any], panels: int, flops: int
-) -> None:
+def _lower_steps(lowering: Lowering, tiles: Tiles, fields: dict[str, Any], flops: int) -> None:
     """Append a step per stage, chunk by chunk of tiles, with V and M in the arena."""
     n_tiles, K, OC = (fields[key] for key in ("patches", "K", "OC"))
-    n_points = size.n_points
+    n_points = tiles.size.n_points
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
     n_chunks = max(-(-n_tiles * tile_nbytes // CHUNK_NBYTES), 1)
     chunk = max(-(-n_tiles // n_chunks), 1)
@@ -200,18 +228,18 @@ def _lower_steps(
         for key in ("v_tile", "m_tile")
     )
     fields |= {"v": v.address, "v_point": v.strides[0], "m": m.address, "m_point": m.strides[0]}
-    matrix = Matrix(panels, K, OC, n_points, fields["v_point"], fields["m_point"])
+    matrix = Matrix(tiles.panels, K, OC, n_points, fields["v_point"], fields["m_point"])
     for first in range(0, n_tiles, chunk):
         count = min(chunk, n_tiles - first)
         tasks = min(count, MIN_TASKS)
         fields |= {"first": first, "patches": count, "blocks": tasks, "unit": 1}
-        lowering.call(f"f32_winograd_input_{size.name}", tasks, **fields)
+        lowering.call(tiles.to_points, tasks, **fields)
         rows = Buffer((1, count, OC), m.address, (0, 0, 0, fields["m_tile"]))
         lower_matrix(
             lowering, v.address, (0, 0, 0, fields["v_tile"]), rows, Runs((0,), K), matrix,
             flops=flops * count // n_tiles,
         )  # fmt: skip
-        lowering.call(f"f32_winograd_output_{size.name}", tasks, **fields)
+        lowering.call(tiles.from_points, tasks, **fields)
 
 
 def _odd_lines(nbytes: int) -> int:

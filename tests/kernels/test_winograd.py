@@ -317,7 +317,11 @@ def test_filters_may_not_grow_without_limit() -> None:
 
 def test_every_size_of_tile_has_kernels() -> None:
     every = itertools.product(range(1, 10), repeat=2)
-    kernels = {name for taps in every for name in winograd.kernels(taps)}
+    kernels = {
+        name
+        for taps in every
+        for name in winograd.kernels(taps) + winograd.pooled_kernels(taps)
+    }
     assert kernels <= set(KERNELS)
     assert {name for name in KERNELS if is_winograd(name)} <= kernels
 
