@@ -90,6 +90,11 @@ class Size:
         height, width = (1 + (n % 2 == 0) for n in self.tile)
         return height, width
 
+    def pooled_tile(self, pool: Pair) -> Pair:
+        """Return how many windows of a pooling there are in a tile."""
+        (height, width), (rows, columns) = self.tile, pool
+        return height // rows, width // columns
+
     @property
     def name(self) -> str:
         """Tile and taps."""

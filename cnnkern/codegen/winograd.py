@@ -101,9 +101,7 @@ def output_transform(isa: Isa, size: Size, pool: Pair = (1, 1)):
             named = dict(zip((*OUTPUT_ARGUMENTS, "lo", "hi"), args, strict=True))
             whole = [
                 builder.icmp_signed("==", named[name], ir.Constant(I64, n))
-                for name, n in zip(
-                    ("n_rows", "n_columns"), pooled_tile(size, pool), strict=True
-                )
+                for name, n in zip(("n_rows", "n_columns"), size.pooled_tile(pool), strict=True)
             ]
             for some, is_masked in _over_channels(Simd(isa, builder), named):
                 with builder.if_else(builder.and_(*whole)) as branches:
@@ -119,12 +117,6 @@ def output_transform(isa: Isa, size: Size, pool: Pair = (1, 1)):
         return types.void(*signature), emit
 
     return transform
-
-
-def pooled_tile(size: Size, pool: Pair) -> Pair:
-    """Return the rows and columns of a tile that are stored."""
-    (height, width), (rows, columns) = size.tile, pool
-    return height // rows, width // columns
 
 
 def _over_channels(simd, named):
@@ -191,7 +183,7 @@ def _output_function(module, isa, size, pool, is_masked, is_cut):
 def _emit_output(simd, named, size, pool, mask, is_cut):
     b = simd.builder
     PH, PW = (axis.patch for axis in size.axes)
-    height, width = pooled_tile(size, pool)
+    height, width = size.pooled_tile(pool)
     patch = _Grid(simd, named["y"], named["y_h"], named["y_w"])
     added = _Grid(simd, named["r"], named["r_h"], named["r_w"])
     for j in range(width, 2 * width):  # what the next tile of a row stores

@@ -22,7 +22,7 @@ from ..codegen.isa import Isa
 from ..codegen.jit import inline
 from ..codegen.transform import POOLED_SIZES, SIZES, Size
 from ..codegen.vector import address_of, call_kernel, integers
-from ..codegen.winograd import input_transform, output_transform, pooled_tile
+from ..codegen.winograd import input_transform, output_transform
 from ..shapes import Pair
 from .conv import fill_table, panel_product
 
@@ -117,7 +117,7 @@ def _gather(isa: Isa, size: Size):
 
 def _scatter(isa: Isa, size: Size, pool: Pair):
     """Return ``scatter(p, first, n_tiles, M)``: outputs of tiles first, first+1, ..."""
-    from_points, (ROWS, COLUMNS) = output_transform(isa, size, pool), pooled_tile(size, pool)
+    from_points, (ROWS, COLUMNS) = output_transform(isa, size, pool), size.pooled_tile(pool)
 
     @inline
     def scatter(p, first, n_tiles, M):

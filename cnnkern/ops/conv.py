@@ -351,25 +351,27 @@ class Conv(SlidingFilter):
         return halo([(before, max(span - before - n, 0)) for (before, _), n, span in sides])
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
-        x, *residual = inputs
-        window = self.window_on(x.shape[1:-1])
+        x = inputs[0]
+        lengths = x.shape[1:-1]
         if self.is_depthwise and not self.adds_residual:
+            window = self.window_on(lengths)
             filters = np.asarray(self.filter).reshape(*self.sizes, self.groups, 1)
             lowering.depthwise(self, x, output, filters, self.bias, window, self.activation)
-        elif size := self.winograd_size(x.shape[1:-1]):
-            lowering.winograd(
-                self, x, output, self.filter, self.bias, window, size, self.activation, residual
-            )  # fmt: skip
+        elif size := self.winograd_size(lengths):
+            self.lower_in_tiles(lowering, inputs, output, size)
         else:
             may_halve = self.may_transform and self.is_pointwise
             self.lower_as_matrix(lowering, inputs, output, may_halve)
 
-    def lower_pooled(self, lowering: Lowering, x: Buffer, output: Buffer, size: Size) -> None:
-        """Append the op in tiles, and a pooling of windows that each tile has whole."""
-        window = self.window_on(x.shape[1:-1])
+    def lower_in_tiles(
+        self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer,
+        size: Size, pool: Pair = (1, 1),
+    ) -> None:  # fmt: skip
+        """Append Winograd's algorithm; of each window of `pool` the largest output remains."""
+        x, *residual = inputs
         lowering.winograd(
-            self, x, output, self.filter, self.bias, window, size, self.activation,
-            pool=size.pool,
+            self, x, output, self.filter, self.bias, self.window_on(x.shape[1:-1]), size,
+            self.activation, residual, pool,
         )  # fmt: skip
 
     def lower_as_matrix(

@@ -120,7 +120,7 @@ class PooledConv(ConvAndReader):
         size = self.conv.winograd_size(x.shape[1:-1])
         is_padded = any(map(any, self.reader.paddings(shape[1:-1])))
         if size and _divides(self.reader, size) and not is_padded:
-            self.conv.lower_pooled(lowering, x, output, size)
+            self.conv.lower_in_tiles(lowering, inputs, output, size, size.pool)
             return
         middle = lowering.temporary(shape)
         self.conv.lower(lowering, inputs, middle)

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..codegen.isa import Isa
 from ..codegen.transform import Size
-from ..codegen.winograd import pooled_tile
 from ..graph import Array
 from ..kernels.memory import ALIGNMENT, aligned_floats, whole_lines
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
@@ -41,7 +40,7 @@ class Tiles:
     @property
     def stored(self) -> Pair:
         """Rows and columns that are stored of a tile."""
-        return pooled_tile(self.size, self.pool)
+        return self.size.pooled_tile(self.pool)
 
     @property
     def to_points(self) -> str:
