@@ -105,9 +105,9 @@ class PooledConv(ConvAndReader):
             or activation.slopes(conv.out_channels) is not None
         )
         has_tiles = conv.may_transform and not conv.is_pointwise
-        is_dense = max(conv.dilation_rate) == 1 and reader.pool_size == reader.strides
+        reads_once = max(conv.dilation_rate) == 1 and reader.pool_size == reader.strides
         sizes = winograd.sizes(conv.taps, conv.plane_strides) if has_tiles else ()
-        return in_registers and is_dense and any(_divides(reader, size) for size in sizes)
+        return in_registers and reads_once and any(_divides(reader, size) for size in sizes)
 
     @property
     def size_kernels(self) -> tuple[str, ...]:
