@@ -291,14 +291,14 @@ def pair_with_readers(graph: Graph) -> Graph:
             return None
         if isinstance(second, MaxPool) and PooledConv.joins(first, second):
             return PooledConv(first, second)
-        is_direct = first.is_pointwise or not first.may_transform
         if isinstance(second, Pool):
             reads_once = second.pool_size[0] <= second.strides[0]
         else:
             is_dense = max(second.dilation_rate) == 1
             reads_once = is_dense and second.in_channels == second.out_channels
         is_2d = len(first.sizes) == 2 and max(first.dilation_rate) == 1
-        return ConvInBands(first, second) if is_direct and reads_once and is_2d else None
+        may_band = is_2d and reads_once and not first.may_tile
+        return ConvInBands(first, second) if may_band else None
 
     return _fuse_chains(graph, 2, rule)
 

@@ -8,6 +8,7 @@ from hypothesis import settings
 
 from cnnkern.engine import workspace
 from cnnkern.engine.threads import get_num_threads, set_num_threads
+from cnnkern.ops import winograd
 
 # TensorFlow's own kernels, its default on a CPU without AVX-512, know neither channels_first
 # nor dilated transposed convolutions, and lose NaN in MaxPooling3D.
@@ -24,6 +25,12 @@ def restore_threads() -> Iterator[None]:
     before = get_num_threads()
     yield
     set_num_threads(before)
+
+
+@pytest.fixture
+def always_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take Winograd's tiles wherever there are enough of them."""
+    monkeypatch.setattr(winograd, "MIN_GAIN", 1e-9)
 
 
 @pytest.fixture

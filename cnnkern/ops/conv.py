@@ -267,6 +267,11 @@ class Conv(SlidingFilter):
         return super().takes_residual and not self.is_depthwise
 
     @property
+    def may_tile(self) -> bool:
+        """Whether Winograd's tiles may do it, for images that are large enough."""
+        return self.may_transform and not self.is_pointwise
+
+    @property
     def size_kernels(self) -> tuple[str, ...]:
         if not self.may_transform:
             return ()
@@ -304,7 +309,7 @@ class Conv(SlidingFilter):
 
     def winograd_size(self, lengths: Sequence[int]) -> Size | None:
         """Return the tiles for an input of these spatial lengths; None for direct sums."""
-        if not self.may_transform or self.is_pointwise:
+        if not self.may_tile:
             return None
         outputs = known(output_lengths(tuple(lengths), *self.window))
         # The pixels that a dilated filter meets together are an image, those of a line a row.

@@ -104,9 +104,8 @@ class PooledConv(ConvAndReader):
             or activation.bounds is not None
             or activation.slopes(conv.out_channels) is not None
         )
-        has_tiles = conv.may_transform and not conv.is_pointwise
         reads_once = max(conv.dilation_rate) == 1 and reader.pool_size == reader.strides
-        sizes = winograd.sizes(conv.taps, conv.plane_strides) if has_tiles else ()
+        sizes = winograd.sizes(conv.taps, conv.plane_strides) if conv.may_tile else ()
         return in_registers and reads_once and any(_divides(reader, size) for size in sizes)
 
     @property

@@ -116,12 +116,10 @@ class Buffer:
     def every(self, steps: Sequence[int], first: Sequence[int]) -> Buffer:
         """Return the pixels at first, first + step, ... along D, H and W."""
         N, *lengths, C = self.dims
-        s_n, *strides = self.strides
-        skipped = sum(f * s for f, s in zip(first, strides, strict=True))
+        skipped = sum(f * s for f, s in zip(first, self.strides[1:], strict=True))
         along = zip(lengths, first, steps, strict=True)
-        D, H, W = (-(-(n - f) // step) for n, f, step in along)
-        s_d, s_h, s_w = (s * step for s, step in zip(strides, steps, strict=True))
-        return Buffer((N, D, H, W, C), self.address + skipped, (s_n, s_d, s_h, s_w))
+        shape = (N, *(-(-(n - f) // step) for n, f, step in along), C)
+        return Buffer(shape, self.address + skipped, stepped(self.strides, steps))
 
     def split(self, axis: int, lengths: Sequence[int]) -> list[Buffer]:
         """Return neighbouring ranges of one axis, which is counted from the end.
@@ -175,6 +173,12 @@ class Walk:
         for prefix, strides in zip(prefixes, self.strides, strict=True):
             named.update(stride_fields(prefix, strides))
         return named
+
+
+def stepped(strides: Strides, steps: Sequence[int]) -> Strides:
+    """Return the bytes from one to the next of every step-th pixel along D, H and W."""
+    d, h, w = (s * step for s, step in zip(strides[1:], steps, strict=True))
+    return strides[0], d, h, w
 
 
 def stride_fields(prefix: str, strides: Sequence[int]) -> dict[str, int]:

@@ -25,6 +25,7 @@ from .buffer import (
     Strides,
     residual_fields,
     spread,
+    stepped,
     stride_fields,
 )
 from .call import claims
@@ -86,7 +87,7 @@ def lower_conv(
     corner = x.address + -sum(
         s * pad for s, pad in zip(x.strides[1:], window.before, strict=True)
     )
-    strides, K = output_strides(x.strides, window.strides), product(filters.shape[:-1])
+    strides, K = stepped(x.strides, window.strides), product(filters.shape[:-1])
     if regions is not None:
         for region in combinations(*_lift_regions(regions)):
             outputs, taken = zip(*region, strict=True)
@@ -273,12 +274,6 @@ def lower_matrix(
         **blocks, **residual_fields(residual), **optional,
         **(epilogue.with_rows if matrix.is_narrow else epilogue.fields),
     )  # fmt: skip
-
-
-def output_strides(x: Strides, steps: Triple) -> Strides:
-    """Return the bytes between the receptive fields of neighbouring output pixels."""
-    d, h, w = (s * step for s, step in zip(x[1:], steps, strict=True))
-    return x[0], d, h, w
 
 
 def _runs(x: Buffer, dilation: Triple, C: int, taps: Sequence[range]) -> Runs:

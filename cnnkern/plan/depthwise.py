@@ -12,7 +12,7 @@ from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.pack import pack_channels
 from ..ops.window import MAX_RATE, Triple, Window, lift
-from .buffer import FLOAT_NBYTES, Buffer, stride_fields
+from .buffer import FLOAT_NBYTES, Buffer, stepped, stride_fields
 from .call import Call, claims
 from .epilogue import Epilogue
 
@@ -82,7 +82,7 @@ def _lower_image(
     C = filters.shape[-1]
     strides, dilation = window.strides, window.dilation
     name, run_taps = _kernel(sizes[2], strides[2], dilation[2])
-    x_step = [s * step for s, step in zip(x.strides[1:], strides, strict=True)]
+    x_strides = stepped(x.strides, strides)
     corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
     rows_at_once = _rows_at_once(lowering.isa, run_taps, sizes, strides, dilation)
     runs = _runs(x, (sizes[0], sizes[1] + rows_at_once - 1, sizes[2]), dilation, run_taps)
@@ -106,11 +106,11 @@ def _lower_image(
         runs=lowering.table(runs),
         runs_per_row=sizes[2] // run_taps if sizes[0] == 1 else 1, rows_at_once=rows_at_once,
         **_along_h(x.dims[2], sizes, strides[1], dilation[1], window.before[1], len(runs)),
-        x_pixel=x_step[2] if run_taps == 1 else x.strides[3],
+        x_pixel=x_strides[3] if run_taps == 1 else x.strides[3],
         N=batch, OD=OD, OH=OH, OW=OW, C=C,
         channels_per_task=channels, rows_per_band=band_rows,
         pixels_per_call=OW if epilogue.in_registers else activated,
-        **stride_fields("x", (x.strides[0], *x_step)), **stride_fields("y", y.strides),
+        **stride_fields("x", x_strides), **stride_fields("y", y.strides),
         **epilogue.fields,
     )  # fmt: skip
 

@@ -14,8 +14,8 @@ from ..kernels.pack import pack_panels, panel_floats
 from ..lazy import Weight
 from ..ops.window import Window
 from ..shapes import product
-from .buffer import FLOAT_NBYTES, Buffer, residual_fields, spread, stride_fields
-from .conv import Matrix, Runs, lower_matrix, output_strides, tile_height
+from .buffer import FLOAT_NBYTES, Buffer, residual_fields, spread, stepped, stride_fields
+from .conv import Matrix, Runs, lower_matrix, tile_height
 from .epilogue import INFINITY, Epilogue
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def lower_strassen(
     *_, C, OC = filters.shape
     matrix, n_panels = filters.reshape(C, OC), _n_panels(OC, isa)
     done = 2 * n_panels * isa.tile_columns
-    strides = output_strides(x.strides, window.strides)
+    strides = stepped(x.strides, window.strides)
     batch, OD, OH, OW, _ = y.dims
     pixels = OD * OH * OW
     n_pairs, blocks = task_blocks(pixels, n_panels, C, isa)

@@ -19,8 +19,8 @@ from ..lazy import Weight
 from ..ops.window import Triple, Window, lift
 from ..ops.winograd import cut_taps
 from ..shapes import Pair, product
-from .buffer import FLOAT_NBYTES, Buffer, Strides, residual_fields, stride_fields
-from .conv import Matrix, Runs, lower_matrix, output_strides
+from .buffer import FLOAT_NBYTES, Buffer, Strides, residual_fields, stepped, stride_fields
+from .conv import Matrix, Runs, lower_matrix
 from .epilogue import INFINITY, Epilogue
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def lower_winograd(
         offsets = (_offset(part, x_part.strides) for part in parts)
         fields = {
             "x": x_part.address, "parts": lowering.table(tuple(offsets)),
-            **stride_fields("x", output_strides(x_part.strides, strides)),
+            **stride_fields("x", stepped(x_part.strides, strides)),
             "y": y_part.address, **stride_fields("y", y_part.strides),
             **residual_fields(r_part), **common,
         }  # fmt: skip

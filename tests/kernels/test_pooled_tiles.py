@@ -10,7 +10,6 @@ import pytest
 
 from cnnkern.codegen.isa import Isa, available
 from cnnkern.graph import Array, Graph, Op
-from cnnkern.ops import winograd
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.merge import Add
@@ -21,18 +20,14 @@ from cnnkern.passes import optimise, pair_with_readers
 from cnnkern.plan import Constants, make_plan
 from support import graph_of, run_kernels
 
+pytestmark = pytest.mark.usefixtures("always_pays")
+
 EACH = pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
 SIZES = ((12, 16), (13, 29), (14, 18), (15, 19))
 CHANNELS = ((32, 32), (33, 47), (80, 112))  # the last one in separate steps
 WINDOWS = {  # of filter and pooling
     ((3, 3), (2, 2)), ((5, 5), (2, 2)), ((1, 3), (1, 2)), ((5, 1), (2, 1)),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def always_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take tiles wherever there are enough of them."""
-    monkeypatch.setattr(winograd, "MIN_GAIN", 1e-9)
 
 
 def conv_of(taps: Sequence[int], C: int, OC: int, **options: object) -> Conv:
