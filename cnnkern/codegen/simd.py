@@ -46,6 +46,10 @@ class Simd:
         signature = ir.FunctionType(value.type, [value.type])
         return self.builder.asm(signature, "", "=r,0", [value], False)
 
+    def forget(self) -> None:
+        """Let LLVM read memory anew from here on, in this order."""
+        self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+
     def word(self, table: Any, index: Any) -> Any:
         """Load one int64 of those at the address `table`."""
         return self.builder.load(self.builder.gep(self.pointer(table, I64), [index]))

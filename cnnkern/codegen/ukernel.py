@@ -300,15 +300,19 @@ class _Tile:
     def _broadcasts(self, pixel):
         """Return the float at an address in every lane of each vector of a row.
 
-        A shorter vector reads it anew: the multiply-adds then broadcast from memory, and to
-        take half of a register that both could share costs a tenth.
+        A shorter vector reads it anew, from the same address: the multiply-adds then broadcast
+        from memory. To take half of a register that both could share costs a tenth, and so do
+        addresses of its own, for which there are no registers.
         """
-        whole = self.row[0].splat(self.builder.load(self.simd.pointer(pixel, F32)))
-        return [
-            whole if part is self.row[0] else
-            part.splat(self.builder.load(self.simd.pointer(self.simd.opaque(pixel), F32)))
-            for part in self.row
-        ]  # fmt: skip
+        first, last = self.row[0], self.row[-1]
+        values = [self._broadcast(first, pixel)] * self.row.count(first)
+        if last is not first:
+            self.simd.forget()
+            values.append(self._broadcast(last, pixel))
+        return values
+
+    def _broadcast(self, part, pixel):
+        return part.splat(self.builder.load(self.simd.pointer(pixel, F32)))
 
     def _zeros(self):
         return [[part.zeros() for part in self.row]] * self.height
