@@ -41,6 +41,14 @@ class Isa:
         return BUSY_SUMS * self.unit // self.tile_columns
 
     @property
+    def first_tiles(self) -> int:
+        """Return how many tiles of a panel ask for its filters, and for nothing else.
+
+        One, where the others find them in L1; none, where every tile has time for both.
+        """
+        return int(self.unroll > 1)
+
+    @property
     def panels_of_pixel(self) -> int:
         """Panels of a tile of one pixel: it has the sums that keep the units busy."""
         return BUSY_SUMS // self.vectors
@@ -91,6 +99,9 @@ GENERIC = Isa(
 NARROW_COLUMNS = 3
 # Vectors of pixels that share the filters of one channel.
 PLANE_VECTORS = 2
+
+LINE = 64  # bytes of a cache line
+LONG_SUM = 64  # products: the output arrives while so many are added, and others are asked for
 
 # Independent multiply-adds that keep every unit busy: latency 4 x 2 per cycle. The peak is
 # measured with more, which fit into 16 registers.

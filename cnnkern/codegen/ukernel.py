@@ -34,14 +34,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .isa import Isa
+from .isa import LINE, LONG_SUM, Isa
 from .simd import Simd
 from .vector import F32, I64, call_one_of, function_in
 
-LINE = 64  # bytes of a cache line
 # Filters stream from far caches, and the processor's own prefetch ends with every page.
 FILTERS_AHEAD_NBYTES = 4096
-LONG_SUM = 64  # products: the output arrives while so many are added
 WORD = 8  # bytes of an address
 
 ROW_TABLES = ("x_rows", "y_rows", "r_rows", "u_rows")
@@ -64,7 +62,8 @@ TILE_ARGUMENTS = (
     "part",  # products of a partial sum
     "totals",  # address of float32[height, width] for the sum of the parts; 0: one part
     "number",  # of the first tile among those of its panel
-    "ahead_step",  # bytes per step that a later tile asks for of each half of its share
+    "ahead",  # address of other filters that tiles ask for, each for a share
+    "ahead_step",  # bytes per step that they ask for of each half of a share, or 0
 )
 
 
@@ -79,7 +78,7 @@ def tile_call(isa: Isa, narrowest: int = 1, most_panels: int = 1):
     @intrinsic
     def tile(typing, n_rows, n_units, n_tiles, x_rows, runs, n_runs, run_len, panel,
              panel_nbytes, y_rows, r_rows, u_rows, scale, slopes, column_offset, n_valid,
-             part, totals, number, ahead_step, lo, hi):  # fmt: skip
+             part, totals, number, ahead, ahead_step, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             n_rows, n_units, *tile_args = args
             _emit_dispatch(builder, isa, narrowest, most_panels, n_rows, n_units, tile_args)
@@ -181,14 +180,11 @@ class _Tile:
     def _is_given(self, argument):
         return self.builder.icmp_signed("!=", argument, ir.Constant(I64, 0))
 
-    def _is_zero(self, number):
-        return self.builder.icmp_signed("==", number, ir.Constant(I64, 0))
-
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
         starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
         (filters,) = simd.variables([simd.offset(named["panel"], self.filters_nbytes)])
-        stream = self._stream(named) if self.isa.unroll > 1 else None
+        stream = self._stream(named)
         part = b.mul(named["part"], step)
         in_parts = self._is_given(named["totals"])
         with b.if_then(in_parts):
@@ -200,9 +196,8 @@ class _Tile:
                 whole = b.add(begin, part)
                 is_whole = b.icmp_signed("<=", whole, end)
                 stop = b.select(is_whole, whole, end)
-                if self.isa.unroll > 1:
-                    add = partial(self._add_unrolled, named, starts, filters, sums)
-                    begin = self._add_long(named, add, begin, stop, stream)
+                add = partial(self._add_unrolled, named, starts, filters, sums)
+                begin = self._add_long(named, add, begin, stop, stream)
                 # One index into all rows: a short run costs no more than its products.
                 with cgutils.for_range_slice(b, begin, stop, step) as (offset, _):
                     asks = self.panels == 1  # the processor itself sees several coming
@@ -214,7 +209,7 @@ class _Tile:
             self._set(sums, self._with_totals(named, sums))
 
     def _stream(self, named):
-        """Return what a later tile of the panel asks for of the next panel.
+        """Return what a tile asks for, other than its own filters.
 
         Each asks for an equal share, in two halves: memory delivers while all of them add.
         """
@@ -222,16 +217,13 @@ class _Tile:
         products = b.mul(named["n_runs"], named["run_len"])
         steps = b.lshr(products, ir.Constant(I64, self.isa.unroll.bit_length() - 1))
         half = b.mul(named["ahead_step"], steps)
-        shares = b.mul(b.sub(named["number"], ir.Constant(I64, 1)), ir.Constant(I64, 2))
-        begin = b.add(named["panel"], b.mul(products, ir.Constant(I64, 4 * self.width)))
-        (address,) = self.simd.variables([b.add(begin, b.mul(shares, half))])
+        asking = b.sub(named["number"], ir.Constant(I64, self.isa.first_tiles))
+        shares = b.mul(asking, ir.Constant(I64, 2))
+        (address,) = self.simd.variables([b.add(named["ahead"], b.mul(shares, half))])
         return _Stream(address, named["ahead_step"], half)
 
     def _add_long(self, named, add, begin, stop, stream):
-        """Add most products of a long run; return the offset of the others.
-
-        The first tile of a panel leaves its filters in L1: the others need not ask for them.
-        """
+        """Add most products of a long run; return the offset of the others."""
         b, simd, n = self.builder, self.simd, self.isa.unroll
         nbytes, (rest,) = b.sub(stop, begin), simd.variables([begin])
         is_long = b.icmp_signed(">=", nbytes, ir.Constant(I64, 4 * LONG_SUM))
@@ -240,21 +232,27 @@ class _Tile:
             if self.panels > 1:  # this is their only tile
                 add(begin, end)
             else:
-                self._add_first_or_later(named, partial(add, begin, end), stream)
+                self._add_asking(named, partial(add, begin, end), stream)
             b.store(end, rest)
         return b.load(rest)
 
-    def _add_first_or_later(self, named, add, stream):
-        b = self.builder
-        is_streaming = self._is_given(named["ahead_step"])
-        with b.if_else(self._is_zero(named["number"])) as (first, later):
-            with first:
-                add(asks=True)
-            with later, b.if_else(is_streaming) as (streaming, near):
-                with streaming:
-                    add(stream=stream)
-                with near:
-                    add()
+    def _add_asking(self, named, add, stream):
+        """Add with one of the loops: they differ in what they ask for."""
+        b, n_first = self.builder, self.isa.first_tiles
+        is_later = b.icmp_signed(">=", named["number"], ir.Constant(I64, n_first))
+        is_streaming = b.and_(is_later, self._is_given(named["ahead_step"]))
+        with b.if_else(is_streaming) as (streaming, own):
+            with streaming:
+                add(asks=n_first == 0, stream=stream)
+            with own:
+                if n_first == 0:
+                    add(asks=True)
+                else:
+                    with b.if_else(is_later) as (later, first):
+                        with first:
+                            add(asks=True)
+                        with later:
+                            add()
 
     def _add_unrolled(self, named, starts, filters, sums, begin, end, asks=False, stream=None):
         b, simd, n = self.builder, self.simd, self.isa.unroll

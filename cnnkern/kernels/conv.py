@@ -7,7 +7,7 @@
 A matrix product is the 1x1 convolution with one run of K floats per row.
 """
 
-from ..codegen.isa import Isa
+from ..codegen.isa import LINE, Isa
 from ..codegen.jit import inline
 from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, floats, integers
@@ -49,6 +49,7 @@ def f32_conv(isa: Isa):
             first = panel_block * p.panels_per_task
             last = min(first + p.panels_per_task, (p.OC + NR - 1) // NR)
             panels = p.panels + group * p.group_nbytes
+            ahead = p.ahead + group * p.group_nbytes + row_block * p.ahead_rows
             at_once = PANELS_OF_PIXEL if n_rows == 1 else 1
             panel = first
             while panel < last:
@@ -60,7 +61,8 @@ def f32_conv(isa: Isa):
                     panels + panel * p.panel_nbytes, p.panel_nbytes,
                     y_rows, r_rows, 0, 0,
                     p.slopes + 4 * (group * p.OC + panel * NR) if p.slopes else 0,
-                    4 * panel * NR, n_valid, p.part, totals, p.is_far, p.lo, p.hi,
+                    4 * panel * NR, n_valid, p.part, totals,
+                    ahead + panel * p.ahead_nbytes, p.ahead_nbytes, p.lo, p.hi,
                 )  # fmt: skip
                 panel += n_panels
             if p.activate:
@@ -81,26 +83,29 @@ def rows_of_block(block, n_blocks, n_rows, unit):
 def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1):
     """Return ``multiply_panel(n_rows, height, n_units, ...)``: any rows, in register tiles.
 
-    All but the last tiles have `height` rows; one row may have several panels. Where filters
-    are far, later tiles ask for those of the next panel. The other arguments are those of a
+    All but the last tiles have `height` rows; one row may have several panels. The tiles ask
+    for `ahead_nbytes` at `ahead`, filters that are to come. The other arguments are those of a
     tile, as are the conditions (`tile_call`).
     """
     tile, FEW_ROWS = tile_call(isa, narrowest, most_panels), isa.least_rows // 2
-    STREAM = 4 * isa.tile_columns * isa.unroll // 2  # bytes of a panel per step, in two halves
+    FIRST, UNROLL = isa.first_tiles, isa.unroll
 
     @inline
     def multiply_panel(
         n_rows, height, n_units, x_rows, runs, n_runs, run_len, panel, panel_nbytes,
-        y_rows, r_rows, u_rows, scale, slopes, column_offset, n_valid, part, totals, is_far,
-        lo, hi,
+        y_rows, r_rows, u_rows, scale, slopes, column_offset, n_valid, part, totals,
+        ahead, ahead_nbytes, lo, hi,
     ):  # fmt: skip
         rest = n_rows % height
         # So few rows wait for their own sums. With a full tile's they are two halves, for
         # which there are tiles of their heights: no row is done twice.
         halves = height if 0 < rest <= FEW_ROWS and n_rows > height else 0
         whole = n_rows - rest - halves
-        later = (n_rows - 1) // height
-        step = (STREAM + later - 1) // later if later and is_far else 0
+        n_asking = (n_rows - 1) // height + 1 - FIRST
+        requests = 2 * n_asking * (n_runs * run_len // UNROLL)
+        step = 0
+        if requests:
+            step = min((ahead_nbytes + requests - 1) // requests, LINE)
         m = number = 0
         while m < n_rows:  # a range whose step may be 0 could raise
             rows, n_tiles = n_rows - m, 1
@@ -113,7 +118,8 @@ def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1):
                 x_rows + 8 * m, runs, n_runs, run_len, panel, panel_nbytes,
                 y_rows + 8 * m, r_rows + 8 * m if r_rows else 0,
                 u_rows + 8 * m if u_rows else 0,
-                scale, slopes, column_offset, n_valid, part, totals, number, step, lo, hi,
+                scale, slopes, column_offset, n_valid, part, totals,
+                number, ahead, step, lo, hi,
             )  # fmt: skip
             m += rows * n_tiles
             number += n_tiles

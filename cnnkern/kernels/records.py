@@ -15,7 +15,8 @@ def _record(*fields: str, floats: tuple[str, ...] = ()) -> np.dtype:
 CONV = _record(
     "x", "y", "r",  # input, output, residual (0 for none)
     "panels", "panel_nbytes", "group_nbytes",  # packed weights
-    "is_far",  # 1: no cache keeps them until the next run
+    "ahead", "ahead_nbytes",  # what is asked for meanwhile, per panel; nbytes may be 0
+    "ahead_rows",  # and from one block of rows to the next
     "runs", "n_runs", "run_len",  # the receptive field as runs of contiguous floats
     "part",  # products of a partial sum; as many as there are for one sum
     "OD", "OH", "OW", "M",  # output pixels: M = N*OD*OH*OW

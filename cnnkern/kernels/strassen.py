@@ -26,7 +26,6 @@ from .conv import fill_rows, fill_table, panel_product, rows_of_block
 
 # The tables of row addresses: x, y and r of the upper and the lower half, S, partial sums.
 X1, Y1, R1, X2, Y2, R2, S, U, V, W = range(10)
-FAR = 1  # halves pay where filters are large: others have taken their place in the caches
 
 
 def f32_strassen(isa: Isa):
@@ -90,7 +89,8 @@ def _products(isa: Isa):
         """Set partial sums to a product, plus other partial sums if given."""
         multiply_panel(
             n, height, UNITS, x_rows, run, 1, p.K, panel, 0, y_rows,
-            0, u_rows, 0, 0, 0, NR, p.K, 0, FAR, p.lowest, p.highest,
+            0, u_rows, 0, 0, 0, NR, p.K, 0, panel + p.panel_nbytes, p.panel_nbytes,
+            p.lowest, p.highest,
         )  # fmt: skip
 
     @inline
@@ -99,7 +99,8 @@ def _products(isa: Isa):
         multiply_panel(
             n, height, UNITS, x_rows, run, n_runs, p.K, panel, 0, y_rows,
             r_rows if p.r else 0, u_rows, p.scales + column,
-            p.slopes + column if p.slopes else 0, column, NR, p.K, 0, FAR, p.lo, p.hi,
+            p.slopes + column if p.slopes else 0, column, NR, p.K, 0,
+            panel + p.panel_nbytes, p.panel_nbytes, p.lo, p.hi,
         )  # fmt: skip
 
     @inline

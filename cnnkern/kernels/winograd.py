@@ -52,7 +52,7 @@ def f32_winograd(isa: Isa):
                     multiply_panel(
                         n_tiles, p.height, n_units, v_rows, p.runs, 1, p.K,
                         p.panels + point * p.point_nbytes + panel * p.panel_nbytes, 0,
-                        m_rows, 0, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.K, 0, 0,
+                        m_rows, 0, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.K, 0, 0, 0,
                         p.lowest, p.highest,
                     )  # fmt: skip
             call_kernel(p.from_points, address_of(p), M, task, task + 1)

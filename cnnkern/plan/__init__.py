@@ -16,6 +16,7 @@ from ..kernels import address
 from ..kernels.memory import whole_lines
 from ..kernels.records import STEP
 from ..shapes import product
+from .ahead import with_requests
 from .buffer import FLOAT_NBYTES, MAX_RANK, Address, Buffer
 from .call import Step
 from .joins import joins
@@ -166,7 +167,7 @@ class _Planner:
                 f"activations of {arena_nbytes} bytes exceed the limit of {arena_limit} bytes"
             )
         return Plan(
-            steps=tuple(self.lowering.steps),
+            steps=with_requests(self.lowering.steps, self.lowering.isa),
             offsets=offsets,
             sizes={name: lifetime.nbytes for name, lifetime in self.lifetimes.items()},
             arena_nbytes=arena_nbytes,

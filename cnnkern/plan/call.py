@@ -45,9 +45,12 @@ class Call:
         return {address.storage for _, address in self.addresses()}
 
     def numbers(self) -> set[int]:
-        """Return all ints among the values, and the addresses outside of the arena."""
+        """Return all ints among the values, and the addresses outside of the arena.
+
+        What is only asked for is left out: a later step reads it.
+        """
         plain = (v.offset_bytes if isinstance(v, Address) and v.storage == ABSOLUTE else v
-                 for _, v in self.values())  # fmt: skip
+                 for name, v in self.values() if name != "ahead")  # fmt: skip
         return {value for value in plain if isinstance(value, int)}
 
 

@@ -51,7 +51,6 @@ TRANSFER_COST = 8
 PART, MAX_WHOLE = 32, 128
 # Below this many operations a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
-FAR_NBYTES = 4 << 20  # filters of a matrix that no cache keeps until the next run
 FILTER_FLOPS = 24  # operations in the time in which a float of the filters arrives
 PAGE = 4096  # L1d sets repeat at this distance: 32 KiB, 8 ways
 L1_WAYS = 8
@@ -264,7 +263,6 @@ def lower_matrix(
         x=x, y=y.address, panels=matrix.panels,
         panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
         group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
-        is_far=FLOAT_NBYTES * K * N * groups >= FAR_NBYTES,
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         part=_partial_sum(K, runs.length) if lowering.in_parts else max(K, 1),
         OD=OD, OH=OH, OW=OW, M=M,
