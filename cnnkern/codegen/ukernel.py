@@ -180,6 +180,9 @@ class _Tile:
     def _is_given(self, argument):
         return self.builder.icmp_signed("!=", argument, ir.Constant(I64, 0))
 
+    def _is_zero(self, number):
+        return self.builder.icmp_signed("==", number, ir.Constant(I64, 0))
+
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
         starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
@@ -197,11 +200,10 @@ class _Tile:
                 is_whole = b.icmp_signed("<=", whole, end)
                 stop = b.select(is_whole, whole, end)
                 add = partial(self._add_unrolled, named, starts, filters, sums)
-                begin = self._add_long(named, add, begin, stop, stream)
-                # One index into all rows: a short run costs no more than its products.
-                with cgutils.for_range_slice(b, begin, stop, step) as (offset, _):
-                    asks = self.panels == 1  # the processor itself sees several coming
-                    self._multiply_add(named, starts, offset, filters, sums, asks)
+                if self.isa.unroll > 1:
+                    begin = self._add_long(named, add, begin, stop, stream)
+                    add = partial(add, n=1)
+                self._add_rest(named, partial(add, begin, stop), stream)
                 with b.if_then(b.and_(is_whole, in_parts)):
                     self._store_totals(named, self._with_totals(named, sums))
                     self._set(sums, self._zeros())
@@ -223,7 +225,10 @@ class _Tile:
         return _Stream(address, named["ahead_step"], half)
 
     def _add_long(self, named, add, begin, stop, stream):
-        """Add most products of a long run; return the offset of the others."""
+        """Add most products of a long run; return the offset of the others.
+
+        The first tile of a panel leaves its filters in L1: the others need not ask for them.
+        """
         b, simd, n = self.builder, self.simd, self.isa.unroll
         nbytes, (rest,) = b.sub(stop, begin), simd.variables([begin])
         is_long = b.icmp_signed(">=", nbytes, ir.Constant(I64, 4 * LONG_SUM))
@@ -232,30 +237,42 @@ class _Tile:
             if self.panels > 1:  # this is their only tile
                 add(begin, end)
             else:
-                self._add_asking(named, partial(add, begin, end), stream)
+                self._add_first_or_later(named, partial(add, begin, end), stream)
             b.store(end, rest)
         return b.load(rest)
 
-    def _add_asking(self, named, add, stream):
-        """Add with one of the loops: they differ in what they ask for."""
-        b, n_first = self.builder, self.isa.first_tiles
-        is_later = b.icmp_signed(">=", named["number"], ir.Constant(I64, n_first))
-        is_streaming = b.and_(is_later, self._is_given(named["ahead_step"]))
-        with b.if_else(is_streaming) as (streaming, own):
-            with streaming:
-                add(asks=n_first == 0, stream=stream)
-            with own:
-                if n_first == 0:
-                    add(asks=True)
-                else:
-                    with b.if_else(is_later) as (later, first):
-                        with first:
-                            add(asks=True)
-                        with later:
-                            add()
+    def _add_first_or_later(self, named, add, stream):
+        b = self.builder
+        is_streaming = self._is_given(named["ahead_step"])
+        with b.if_else(self._is_zero(named["number"])) as (first, later):
+            with first:
+                add(asks=True)
+            with later, b.if_else(is_streaming) as (streaming, near):
+                with streaming:
+                    add(stream=stream)
+                with near:
+                    add()
 
-    def _add_unrolled(self, named, starts, filters, sums, begin, end, asks=False, stream=None):
-        b, simd, n = self.builder, self.simd, self.isa.unroll
+    def _add_rest(self, named, add, stream):
+        """Add product by product, which leaves time to ask for all filters.
+
+        One index into all rows: a short run costs no more than its products.
+        """
+        if self.panels > 1:  # the processor itself sees several coming
+            add()
+        elif self.isa.unroll > 1:
+            add(asks=True)
+        else:
+            with self.builder.if_else(self._is_given(named["ahead_step"])) as (streaming, own):
+                with streaming:
+                    add(asks=True, stream=stream)
+                with own:
+                    add(asks=True)
+
+    def _add_unrolled(
+        self, named, starts, filters, sums, begin, end, asks=False, stream=None, n=None
+    ):
+        b, simd, n = self.builder, self.simd, n or self.isa.unroll
         with cgutils.for_range_slice(b, begin, end, ir.Constant(I64, 4 * n)) as (offset, _):
             if stream is not None:
                 address = b.load(stream.address)

@@ -73,7 +73,7 @@ def _most_nbytes(step: Step, isa: Isa) -> int:
     fields = step.fields
     n_tiles = -(-min(fields["rows_per_task"], fields["M"]) // fields["height"])
     n_asking = n_tiles - isa.first_tiles
-    is_long = fields["run_len"] >= LONG_SUM
+    is_long = isa.unroll == 1 or min(fields["run_len"], fields["part"]) >= LONG_SUM
     return 2 * LINE * n_asking * (_products(step) // isa.unroll) if is_long else 0
 
 
