@@ -31,7 +31,7 @@ def load(path: str | os.PathLike[str], precision: str = "fast") -> Model:
         A file that ``model.save`` wrote (Keras 2 or 3).
     precision : "fast" or "strict"
         "strict" sums every convolution directly; "fast" may use Winograd's and Strassen's
-        algorithms.
+        algorithms and round large matrices to 24 bits.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def from_keras(
     model : keras.Model
     precision : "fast" or "strict"
         "strict" sums every convolution directly; "fast" may use Winograd's and Strassen's
-        algorithms.
+        algorithms and round large matrices to 24 bits.
     weights : str or path-like, optional
         A file that ``model.load_weights`` takes (``.weights.h5``, ``.weights.json`` with
         its shards beside it, ``.keras``, ``.h5``): its weights are used instead of the

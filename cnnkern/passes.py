@@ -28,6 +28,7 @@ from .permutes import sink_permutes
 # Ops that end in an epilogue: an affine map whose output channels can be scaled.
 Linear = Conv | ConvTranspose | Dense | DepthwiseConv
 
+FAR_NBYTES = 8 << 20  # of a matrix that no cache holds beside the rest of a model
 STRASSEN_MIN_CHANNELS = 128  # with fewer, additions cost more than the products they save
 PRECISIONS = ("fast", "strict")
 
@@ -36,7 +37,8 @@ def optimise(graph: Graph, precision: str = "fast") -> Graph:
     """Return the graph that the planner sees.
 
     With "strict" every convolution sums its products directly, of what Keras multiplies; "fast"
-    may use Winograd's and Strassen's algorithms and fold scales ahead, which rounds worse.
+    may use Winograd's and Strassen's algorithms, fold scales ahead and round large matrices to
+    24 bits, which rounds worse.
     """
     fast = (fold_scales_ahead, allow_transforms) if precision == "fast" else ()
     for rewrite in (*PASSES, *fast, pair_with_readers, gate_convolutions):
@@ -259,12 +261,16 @@ def fuse_residual(graph: Graph) -> Graph:
 
 
 def allow_transforms(graph: Graph) -> Graph:
-    """Let convolutions and matrix products with enough channels do with fewer products."""
+    """Let convolutions and matrix products with enough channels do with fewer products.
+
+    Large matrices of single rows may be rounded to 24 bits.
+    """
 
     def allowed(op: Op) -> Op:
         if isinstance(op, Dense):
             has_channels = min(op.weight.shape) >= STRASSEN_MIN_CHANNELS
-            return replace(op, may_transform=has_channels)
+            is_far = 4 * op.weight.size >= FAR_NBYTES
+            return replace(op, may_transform=has_channels, may_round=is_far)
         if not isinstance(op, Conv | ConvTranspose):
             return op
         if isinstance(op, Conv) and op.is_pointwise:

@@ -118,6 +118,14 @@ _OTHER_CPUS = {
 }
 
 
+def n_requests(n_tiles: int, products: int, first_tiles: int, unroll: int) -> int:
+    """Return how often the tiles of a panel ask for a line of what is to come.
+
+    Each but the first ones asks for two, one per half of its share, in every step of its loop.
+    """
+    return 2 * (n_tiles - first_tiles) * (products // unroll)
+
+
 @cache
 def _cpuinfo(file: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
     """Return what Linux tells about the first CPU, or nothing where it tells no flags.

@@ -1,7 +1,7 @@
 """Vectors of one instruction set as an LLVM builder sees them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -30,8 +30,20 @@ class Simd:
         return ir.VectorType(F32, self.isa.lanes)
 
     @property
+    def int32s(self) -> ir.Type:
+        return ir.VectorType(I32, self.isa.lanes)
+
+    @property
     def vector_nbytes(self) -> int:
         return 4 * self.isa.lanes
+
+    @property
+    def _numbers(self) -> Any:
+        return ir.Constant(self.int32s, list(range(self.isa.lanes)))
+
+    def of_lanes(self, lanes: int) -> "Simd":
+        """Return the emitter for vectors of another length."""
+        return Simd(replace(self.isa, lanes=lanes), self.builder)
 
     def pointer(self, address: Any, element: ir.Type) -> Any:
         """Return an address as a pointer."""
@@ -81,8 +93,7 @@ class Simd:
         none, all_lanes = ir.Constant(I64, 0), ir.Constant(I64, LANES)
         count = b.select(b.icmp_signed(">", count, none), count, none)
         count = b.select(b.icmp_signed("<", count, all_lanes), count, all_lanes)
-        indices = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
-        return Mask(b.icmp_signed("<", indices, self.splat(b.trunc(count, I32))), count)
+        return Mask(b.icmp_signed("<", self._numbers, self.splat(b.trunc(count, I32))), count)
 
     def load(self, address: Any, mask: Mask | None = None) -> Any:
         """Load a vector; masked-off lanes are zero and their memory is not touched."""
@@ -94,6 +105,24 @@ class Simd:
         function = external(self.builder, name, self.vector, signature)
         arguments = [pointer, ir.Constant(I32, 4), mask.lanes, self.zeros()]
         return self.builder.call(function, arguments)
+
+    def load_words(self, address: Any) -> Any:
+        """Load a vector of int32."""
+        return self.builder.load(self.pointer(address, self.int32s), align=4)
+
+    def word_constant(self, number: int) -> Any:
+        """Return an int32 in every lane."""
+        return ir.Constant(self.int32s, [number] * self.isa.lanes)
+
+    def shift_right(self, upper: Any, lower: Any, bits: int) -> Any:
+        """Return the lower words of pairs of int32 that are shifted to the right."""
+        t = self.int32s
+        function = external(self.builder, f"llvm.fshr.v{self.isa.lanes}i32", t, [t] * 3)
+        return self.builder.call(function, [upper, lower, self.word_constant(bits)])
+
+    def join(self, lower: Any, upper: Any) -> Any:
+        """Return the vector of which two half vectors are the lanes."""
+        return self.builder.shuffle_vector(lower, upper, self._numbers)
 
     def store(self, value: Any, address: Any, mask: Mask | None = None) -> None:
         """Store a vector; the memory of masked-off lanes is not touched."""

@@ -15,6 +15,7 @@ floating point summation", 1993).
 
     packed panel:  | bias: NR | k = 0: NR | k = 1: NR | ... | k = K-1: NR |
 
+The bias is float32; filters stand as their format says (codegen/filters.py).
 Columns at and beyond `n_valid` are computed and not stored; the panel holds zeros there.
 All addresses need float alignment only. Rows may repeat: what is added is read before the
 first store, so a repeated row writes the same values twice.
@@ -25,7 +26,7 @@ few sums to keep the units busy, and one panel's filters arrive too slowly: ther
 one pixel and several panels.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .filters import FLOAT32, Format
 from .isa import LINE, LONG_SUM, Isa
 from .simd import Simd
 from .vector import F32, I64, call_one_of, function_in
@@ -67,7 +69,7 @@ TILE_ARGUMENTS = (
 )
 
 
-def tile_call(isa: Isa, narrowest: int = 1, most_panels: int = 1):
+def tile_call(isa: Isa, narrowest: int = 1, most_panels: int = 1, format: Format = FLOAT32):
     """Return ``tile(n_rows, n_units, *TILE_ARGUMENTS, lo, hi)`` for Numba code.
 
     It runs the smallest tile of at least `n_rows` pixels, as often as `n_tiles` says; the row
@@ -81,7 +83,8 @@ def tile_call(isa: Isa, narrowest: int = 1, most_panels: int = 1):
              part, totals, number, ahead, ahead_step, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             n_rows, n_units, *tile_args = args
-            _emit_dispatch(builder, isa, narrowest, most_panels, n_rows, n_units, tile_args)
+            shapes = _shapes(isa, narrowest, most_panels)
+            _emit_dispatch(builder, isa, shapes, format, n_rows, n_units, tile_args)
             return context.get_dummy_value()
 
         integers = [types.int64] * (2 + len(TILE_ARGUMENTS))
@@ -90,18 +93,22 @@ def tile_call(isa: Isa, narrowest: int = 1, most_panels: int = 1):
     return tile
 
 
-def _emit_dispatch(builder, isa, narrowest, most_panels, n_rows, n_units, tile_args):
-    """Emit a call of the smallest tile that has room for so many rows and units."""
+def _shapes(isa, narrowest, most_panels):
+    """Return the height, the units and the panels of every tile."""
     units = isa.tile_columns // isa.unit  # of a panel
-    most = most_panels * units
-    number = builder.add(builder.mul(n_rows, ir.Constant(I64, most + 1)), n_units)
     shapes = [(height, n, 1) for n in range(narrowest, units + 1) for height in isa.heights]
-    shapes += [(1, n * units, n) for n in range(2, most_panels + 1)]
+    return shapes + [(1, n * units, n) for n in range(2, most_panels + 1)]
+
+
+def _emit_dispatch(builder, isa, shapes, format, n_rows, n_units, tile_args):
+    """Emit a call of the smallest tile that has room for so many rows and units."""
+    most = max(n for _, n, _ in shapes)
+    number = builder.add(builder.mul(n_rows, ir.Constant(I64, most + 1)), n_units)
     tiles = []
     for height, n, panels in shapes:
         shorter = max((h for h in isa.heights if h < height), default=0)
         numbers = [rows * (most + 1) + n for rows in range(shorter + 1, height + 1)]
-        tile = _Tile(isa, height, n * isa.unit, panels)
+        tile = _Tile(isa, height, n * isa.unit, panels, format)
         tiles.append((numbers, tile.function(builder.module)))
     call_one_of(builder, number, tiles, tile_args)
 
@@ -122,14 +129,20 @@ class _Tile:
     height: int
     width: int  # columns
     panels: int = 1  # that have these columns
+    format: Format = FLOAT32
+
+    @property
+    def columns(self) -> int:
+        """Return the columns of a panel."""
+        return self.width // self.panels
 
     @property
     def filters_nbytes(self) -> int:
         """Return the bytes of a panel per product."""
-        return 4 * self.width // self.panels
+        return self.columns * self.format.nbytes
 
     def function(self, module: ir.Module) -> ir.Function:
-        name = f"f32_tile_{self.height}x{self.width}__{self.isa.name}"
+        name = f"{self.format.name}_tile_{self.height}x{self.width}__{self.isa.name}"
         return function_in(module, name, TILE_ARGUMENTS, ("lo", "hi"), self._emit_body)
 
     def _emit_body(self, builder: ir.IRBuilder, named: dict[str, Any]) -> None:
@@ -138,13 +151,14 @@ class _Tile:
         # The vectors of a row: whole ones, then maybe a shorter one.
         self.row = [self.simd] * (self.width // self.isa.lanes)
         if rest := self.width % self.isa.lanes:
-            self.row.append(Simd(replace(self.isa, lanes=rest), self.builder))
+            self.row.append(self.simd.of_lanes(rest))
         self.unmasked = [None] * len(self.row)
         tables = {name: named[name] for name in ROW_TABLES}
         with cgutils.for_range(builder, named["n_tiles"]) as tile:
             first = builder.mul(tile.index, ir.Constant(I64, WORD * self.height))
             here = {name: self._moved(table, first) for name, table in tables.items()}
             number = builder.add(named["number"], tile.index)
+            self._prefetch(named, here, tile.index)
             self._emit_tile(named | here | {"number": number})
 
     def _moved(self, table, offset):
@@ -153,8 +167,7 @@ class _Tile:
         return self.builder.select(self._is_given(table), moved, table)
 
     def _emit_tile(self, named):
-        self._prefetch(named)
-        bias = self._filters(named, named["panel"])
+        bias = self._row_of_panels(named, named["panel"], FLOAT32)
         sums = [self.simd.variables(bias) for _ in range(self.height)]
         self._accumulate(named, sums)
         self._add_partial_sums(named, sums)
@@ -163,14 +176,20 @@ class _Tile:
         self._finish(named, sums)
         self._store_columns(named, sums)
 
-    def _prefetch(self, named):
-        """Let output and residual arrive from far caches while the sums are taken."""
-        b = self.builder
+    def _prefetch(self, named, here, tile):
+        """Let output and residual arrive from far caches while the sums are taken.
+
+        Where these are too short for that, the next tile's output, if there is one.
+        """
+        b, simd = self.builder, self.simd
         products = b.mul(named["n_runs"], named["run_len"])
-        with b.if_then(b.icmp_signed(">=", products, ir.Constant(I64, LONG_SUM))):
-            self._prefetch_rows(named, "y_rows", for_write=True)
-        with b.if_then(self._is_given(named["r_rows"])):
-            self._prefetch_rows(named, "r_rows")
+        is_long = b.icmp_signed(">=", products, ir.Constant(I64, LONG_SUM))
+        is_last = b.icmp_signed("==", simd.offset(tile, 1), named["n_tiles"])
+        next_rows = simd.offset(here["y_rows"], WORD * self.height)
+        y_rows = b.select(b.or_(is_long, is_last), here["y_rows"], next_rows)
+        self._prefetch_rows(named, y_rows, for_write=True)
+        with b.if_then(self._is_given(here["r_rows"])):
+            self._prefetch_rows(named, here["r_rows"])
 
     def _prefetch_rows(self, named, table, for_write=False):
         for row in self._rows(named, table):
@@ -186,7 +205,7 @@ class _Tile:
     def _accumulate(self, named, sums):
         b, simd = self.builder, self.simd
         starts, step = simd.words(named["x_rows"], self.height), ir.Constant(I64, 4)
-        (filters,) = simd.variables([simd.offset(named["panel"], self.filters_nbytes)])
+        (filters,) = simd.variables([simd.offset(named["panel"], 4 * self.columns)])
         stream = self._stream(named)
         part = b.mul(named["part"], step)
         in_parts = self._is_given(named["totals"])
@@ -217,7 +236,7 @@ class _Tile:
         """
         b = self.builder
         products = b.mul(named["n_runs"], named["run_len"])
-        steps = b.lshr(products, ir.Constant(I64, self.isa.unroll.bit_length() - 1))
+        steps = b.udiv(products, ir.Constant(I64, self.isa.unroll))
         half = b.mul(named["ahead_step"], steps)
         asking = b.sub(named["number"], ir.Constant(I64, self.isa.first_tiles))
         shares = b.mul(asking, ir.Constant(I64, 2))
@@ -288,7 +307,7 @@ class _Tile:
         """Add the products of one k to all sums; ask for filters ahead where `asks`."""
         b, simd = self.builder, self.simd
         address = b.load(filters)
-        columns = self._filters(named, address)
+        columns = self._row_of_panels(named, address, self.format)
         for nbytes in range(0, self.filters_nbytes, LINE) if asks else ():
             simd.prefetch(simd.offset(address, FILTERS_AHEAD_NBYTES + nbytes))
         for start, row in zip(starts, sums, strict=True):
@@ -298,19 +317,14 @@ class _Tile:
                 b.store(part.multiply_add(x, column, b.load(slot)), slot)
         b.store(simd.offset(address, self.filters_nbytes), filters)
 
-    def _filters(self, named, address):
-        """Load a row of filters; `address` is that of the first panel's."""
-        columns = len(self.row) // self.panels
-        starts = [
-            self.builder.add(
-                address, self.builder.mul(named["panel_nbytes"], ir.Constant(I64, n))
-            )
+    def _row_of_panels(self, named, address, format):
+        """Load the bias or a row of filters; `address` is where the first panel's stands."""
+        b, row = self.builder, self.row[: len(self.row) // self.panels]
+        starts = (
+            b.add(address, b.mul(named["panel_nbytes"], ir.Constant(I64, n)))
             for n in range(self.panels)
-        ]
-        return [
-            part.load(self._column(starts[j // columns], j % columns))
-            for j, part in enumerate(self.row)
-        ]
+        )
+        return [vector for start in starts for vector in format.load(row, start)]
 
     def _broadcasts(self, pixel):
         """Return the float at an address in every lane of each vector of a row.
@@ -369,7 +383,7 @@ class _Tile:
 
     def _add_residual(self, named, sums):
         with self.builder.if_then(self._is_given(named["r_rows"])):
-            rows = self._rows(named, "r_rows")
+            rows = self._rows(named, named["r_rows"])
             self._by_columns(named, lambda masks: self._add_rows(sums, rows, masks))
 
     def _add_rows(self, sums, addresses, masks=None):
@@ -401,7 +415,7 @@ class _Tile:
                 b.store(part.leaky(b.load(slot), slope), slot)
 
     def _store_columns(self, named, sums):
-        rows = self._rows(named, "y_rows")
+        rows = self._rows(named, named["y_rows"])
         self._by_columns(named, lambda masks: self._store(rows, sums, masks))
 
     def _store(self, rows, sums, masks):
@@ -427,7 +441,7 @@ class _Tile:
 
     def _rows(self, named, table):
         """Return the addresses of the panel's first column in every row of a table."""
-        rows = self.simd.words(named[table], self.height)
+        rows = self.simd.words(table, self.height)
         return [self.builder.add(row, named["column_offset"]) for row in rows]
 
     def _column(self, address, j):

@@ -37,8 +37,8 @@ class Model:
     precision : "fast" or "strict"
         "strict" sums every convolution directly, and long sums in parts: its rounding errors
         are no larger than TensorFlow's. "fast" may use Winograd's algorithm for 3x3 filters
-        and Strassen's for those of one tap, and sums in one go; its errors are a few times
-        larger.
+        and Strassen's for those of one tap, rounds matrices of 8 MiB and more to 24 bits, and
+        sums in one go; its errors are a few times larger.
 
     Raises
     ------

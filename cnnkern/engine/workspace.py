@@ -7,6 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
+from ..codegen.isa import LINE
 from ..kernels import bound, native
 from ..kernels.memory import aligned_empty
 from ..kernels.records import RUN
@@ -14,7 +15,6 @@ from ..plan import Buffer, HostCall, Plan
 from .pace import ALONE, Pace
 from .threads import POOL
 
-LINE = 64  # bytes of a cache line
 # Sharing a run costs about 2 us with helpers awake, and each step a wait: from the first on
 # (about 10 us) it may pay, from the second on it always does.
 PARALLEL_FLOPS, STEADY_FLOPS = 500_000, 80_000_000

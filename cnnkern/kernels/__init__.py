@@ -45,6 +45,7 @@ BINARY_FUNCTIONS = (
 
 KERNELS = {
     "f32_conv": Kernel("conv", records.CONV),
+    "f32_int24_conv": Kernel("conv", records.CONV),
     "f32_narrow_conv": Kernel("narrow", records.CONV),
     "f32_plane_conv": Kernel("plane", records.CONV),
     "f32_strassen": Kernel("strassen", records.STRASSEN),

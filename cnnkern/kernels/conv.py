@@ -7,7 +7,8 @@
 A matrix product is the 1x1 convolution with one run of K floats per row.
 """
 
-from ..codegen.isa import LINE, Isa
+from ..codegen.filters import FLOAT32, INT24, Format
+from ..codegen.isa import LINE, Isa, n_requests
 from ..codegen.jit import inline
 from ..codegen.ukernel import tile_call
 from ..codegen.vector import call_kernel, floats, integers
@@ -23,9 +24,18 @@ def f32_conv(isa: Isa):
     Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses, one tile, then
     with a gate the scaled rows.
     """
+    return _convolution(isa)
+
+
+def f32_int24_conv(isa: Isa):
+    """Return the same kernel for filters of 24 bits in whole panels; record CONV."""
+    return _convolution(isa, narrowest=isa.tile_columns // isa.unit, format=INT24)
+
+
+def _convolution(isa: Isa, narrowest: int = 1, format: Format = FLOAT32):
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
-    PANELS_OF_PIXEL = isa.panels_of_pixel
-    multiply_panel = panel_product(isa, most_panels=PANELS_OF_PIXEL)
+    PANELS_OF_PIXEL, NARROWEST = isa.panels_of_pixel, narrowest
+    multiply_panel = panel_product(isa, narrowest, PANELS_OF_PIXEL, format)
 
     def kernel(p, scratch, begin, end):
         table_nbytes = 8 * (p.rows_per_task + MR)
@@ -55,11 +65,12 @@ def f32_conv(isa: Isa):
             while panel < last:
                 n_panels = max(min(at_once, last - panel, p.OC // NR - panel), 1)
                 n_valid = min(p.OC - panel * NR, n_panels * NR)
-                n_units = (n_valid + UNIT - 1) // UNIT
+                n_units = max((n_valid + UNIT - 1) // UNIT, NARROWEST)
                 multiply_panel(
                     n_rows, p.height, n_units, x_rows, p.runs, p.n_runs, p.run_len,
                     panels + panel * p.panel_nbytes, p.panel_nbytes,
-                    y_rows, r_rows, 0, 0,
+                    y_rows, r_rows, 0,
+                    p.scales + 4 * panel * NR if p.scales else 0,
                     p.slopes + 4 * (group * p.OC + panel * NR) if p.slopes else 0,
                     4 * panel * NR, n_valid, p.part, totals,
                     ahead + panel * p.ahead_nbytes, p.ahead_nbytes, p.lo, p.hi,
@@ -80,15 +91,15 @@ def rows_of_block(block, n_blocks, n_rows, unit):
     return begin, min(end, n_rows) - begin
 
 
-def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1):
+def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1, format: Format = FLOAT32):
     """Return ``multiply_panel(n_rows, height, n_units, ...)``: any rows, in register tiles.
 
     All but the last tiles have `height` rows; one row may have several panels. The tiles ask
     for `ahead_nbytes` at `ahead`, filters that are to come. The other arguments are those of a
     tile, as are the conditions (`tile_call`).
     """
-    tile, FEW_ROWS = tile_call(isa, narrowest, most_panels), isa.least_rows // 2
-    FIRST, UNROLL = isa.first_tiles, isa.unroll
+    tile, FEW_ROWS = tile_call(isa, narrowest, most_panels, format), isa.least_rows // 2
+    FIRST, UNROLL, count_requests = isa.first_tiles, isa.unroll, inline(n_requests)
 
     @inline
     def multiply_panel(
@@ -101,10 +112,10 @@ def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1):
         # which there are tiles of their heights: no row is done twice.
         halves = height if 0 < rest <= FEW_ROWS and n_rows > height else 0
         whole = n_rows - rest - halves
-        n_asking = (n_rows - 1) // height + 1 - FIRST
-        requests = 2 * n_asking * (n_runs * run_len // UNROLL)
+        n_tiles = (n_rows - 1) // height + 1
+        requests = count_requests(n_tiles, n_runs * run_len, FIRST, UNROLL)
         step = 0
-        if requests:
+        if ahead_nbytes and requests:
             step = min((ahead_nbytes + requests - 1) // requests, LINE)
         m = number = 0
         while m < n_rows:  # a range whose step may be 0 could raise

@@ -6,7 +6,7 @@ door closed. The caller closes the door and waits until the helpers inside have 
 the run's memory is its own; the door outlives every run.
 """
 
-from ..codegen.isa import Isa
+from ..codegen.isa import LINE, Isa
 from ..codegen.jit import inline
 from ..codegen.threads import (
     atomic_add,
@@ -20,7 +20,7 @@ from ..codegen.threads import (
 from ..codegen.vector import call_kernel, integers, record_at
 from .records import HELPER, RUN, STEP, STEP_NBYTES
 
-LINE, WORD = 64, 8  # bytes of a cache line, of an integer
+WORD = 8  # bytes of an integer
 CLOSED = 1 << 32
 NOTHING = -1  # no tile of this step is done
 SPINS = 2000  # pauses before the core is given away: about 20-40 us, longer than most tiles

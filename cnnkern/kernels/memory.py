@@ -2,7 +2,9 @@
 
 import numpy as np
 
-ALIGNMENT = 64  # bytes
+from ..codegen.isa import LINE
+
+ALIGNMENT = LINE
 
 
 def whole_lines(nbytes: int) -> int:

@@ -1,12 +1,17 @@
 """Weights in the order in which the micro-kernel reads them."""
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
 from ..codegen.isa import Isa
-from .memory import aligned_floats
+from .memory import aligned_empty, aligned_floats
 
+INT24_BITS = 23  # of a number's size
+# Of the power of two above a column, so that its factor is a normal number; and of the bias to
+# that power, so that what the sum begins with is finite.
+LEAST_EXPONENT, MOST_OF_BIAS = -95, 2.0**64
 BLOCK_NBYTES = 1 << 20  # of rows read at a time: they stay in L2 until they are spread
 
 
@@ -53,9 +58,8 @@ def pack_panels(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     packed = aligned_floats(packed_floats(K, N, isa))
     panels = split_panels(packed, K, N, isa)
     write_rows(panels, np.zeros((1, N), np.float32) if b is None else b.reshape(1, N), 0)
-    step = max(BLOCK_NBYTES // (4 * max(N, 1)), 1)
-    for k in range(0, K, step):
-        write_rows(panels, w[k : k + step], k + 1)
+    for block in _blocks(w):
+        write_rows(panels, w[block], block.start + 1)
     return packed
 
 
@@ -141,3 +145,86 @@ def pack_channels(w: np.ndarray, b: np.ndarray | None, isa: Isa) -> np.ndarray:
         rows[0, :C] = b
     packed = rows.reshape(K + 1, vectors, isa.lanes).transpose(1, 0, 2)
     return np.ascontiguousarray(packed)
+
+
+def int24_nbytes(K: int, N: int, isa: Isa) -> int:
+    """Return the size of all panels of a K x N matrix of 24 bits: all of them are full."""
+    columns = -(-N // isa.tile_columns) * isa.tile_columns
+    return columns * (4 + 3 * K)
+
+
+@np.errstate(all="ignore")
+def pack_int24(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
+    """Round a matrix to 24 bits of each column's largest number; pack it into full panels.
+
+    Of a row of filters three quarters stand in the upper bytes of words, and the last quarter
+    in their low bytes, its lowest byte in the first quarter's.
+
+    Parameters
+    ----------
+    w : float32[K, N]
+        It is taken piece by piece, twice.
+    b : float32[N] or None
+
+    Returns
+    -------
+    bytes of int32[n_panels, NR + K * 3/4 NR], then of float32[n_panels, NR]
+        For each panel the bias as float32, then the filters as integers; then what a product
+        with the integers times 256 is to be multiplied by: powers of two, or NaN where a column
+        is not finite.
+    """
+    NR, (K, N) = isa.tile_columns, w.shape
+    n_panels, nbytes = -(-N // NR), int24_nbytes(K, N, isa)
+    packed = aligned_empty(nbytes + 4 * n_panels * NR)
+    panels = packed[:nbytes].view(np.int32).reshape(n_panels, NR + K * 3 * NR // 4)
+    scales, bias = packed[nbytes:].view(np.float32), np.zeros(n_panels * NR, np.float32)
+    if b is not None:
+        bias[:N] = b
+    largest = _largest_of_columns(w)
+    is_finite = np.isfinite(largest)
+    largest = np.maximum(np.where(is_finite, largest, 0), np.abs(bias[:N]) / MOST_OF_BIAS)
+    exponents = np.maximum(np.frexp(largest)[1], LEAST_EXPONENT)
+    scales[:], scales[:N] = 1, _power_of_two(exponents - (INT24_BITS + 8))
+    panels[:, :NR].view(np.float32)[:] = (bias / scales).reshape(n_panels, NR)
+    scales[:N][~is_finite] = np.nan
+    _write_int24(panels[:, NR:], w, _power_of_two(INT24_BITS - exponents))
+    return packed
+
+
+def _write_int24(panels: np.ndarray, w: Rows, factors: np.ndarray) -> None:
+    """Write ``w * factors``, rounded, into int32[n_panels, K * 3/4 NR]."""
+    (K, N), n_panels = w.shape, len(panels)
+    rows = panels.reshape(n_panels, K, 3, -1)
+    integers = np.zeros((_rows_at_once(w), n_panels, 4, rows.shape[-1]), np.int32)
+    limit = (1 << INT24_BITS) - 1
+    for block in _blocks(w):
+        numbers = np.rint(w[block] * factors)
+        n = len(numbers)
+        integers.reshape(len(integers), -1)[:n, :N] = np.clip(numbers, -limit, limit)
+        quarters = np.swapaxes(integers[:n], 0, 1)
+        for i in range(3):
+            low = quarters[:, :, 3] >> 8 * i & 255
+            rows[:, block, i] = quarters[:, :, i] << 8 | low
+
+
+def _power_of_two(exponents: np.ndarray) -> np.ndarray:
+    return np.ldexp(np.float32(1), exponents)
+
+
+def _largest_of_columns(w: Rows) -> np.ndarray:
+    """Return the largest size of a number in each column: float32[N], NaN where one is NaN."""
+    largest = np.zeros(w.shape[1], np.float32)
+    for block in _blocks(w):
+        np.maximum(largest, np.abs(w[block]).max(axis=0), out=largest)
+    return largest
+
+
+def _rows_at_once(w: Rows) -> int:
+    return max(BLOCK_NBYTES // (4 * max(w.shape[1], 1)), 1)
+
+
+def _blocks(w: Rows) -> Iterator[slice]:
+    """Yield all rows in blocks of BLOCK_NBYTES."""
+    step = _rows_at_once(w)
+    for k in range(0, w.shape[0], step):
+        yield slice(k, min(k + step, w.shape[0]))

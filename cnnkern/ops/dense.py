@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
 
 
+FEW_ROWS = 8  # per sample: the product takes about as long as memory takes for the weight
+
+
 @dataclass(frozen=True, eq=False)
 class Dense(Op):
     """Multiply the last axis by a matrix:
@@ -34,6 +37,7 @@ class Dense(Op):
     activation : applied last, or None
     adds_residual : input 1 is added before the activation
     may_transform : Strassen's algorithm, which rounds less well, may be used
+    may_round : for a few rows per sample, the weight may be rounded to 24 bits
 
     References
     ----------
@@ -47,6 +51,7 @@ class Dense(Op):
     activation: Elementwise | None = None
     adds_residual: bool = False
     may_transform: bool = False
+    may_round: bool = False
 
     @classmethod
     def from_keras(
@@ -65,7 +70,8 @@ class Dense(Op):
 
     @property
     def size_kernels(self) -> tuple[str, ...]:
-        return STRASSEN_KERNELS if self.may_transform else ()
+        rounded = ("f32_int24_conv",) if self.may_round else ()
+        return (*STRASSEN_KERNELS, *rounded) if self.may_transform else rounded
 
     @property
     def overwritten_input(self) -> int | None:
@@ -99,10 +105,15 @@ class Dense(Op):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         x, *residual = inputs
-        lowering.conv(
-            self, x, output, self.weight, self.bias,
-            activation=self.activation, residual=residual, may_halve=self.may_transform,
-        )  # fmt: skip
+        if self.may_round and product(x.shape[1:-1]) < FEW_ROWS:
+            lowering.rounded_product(
+                self, x, output, self.weight, self.bias, self.activation, residual
+            )
+        else:
+            lowering.conv(
+                self, x, output, self.weight, self.bias,
+                activation=self.activation, residual=residual, may_halve=self.may_transform,
+            )  # fmt: skip
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(shapes[0]) * int(self.weight.shape[1])

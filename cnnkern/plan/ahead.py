@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..codegen.isa import LINE, LONG_SUM, Isa
+from ..codegen.isa import LINE, LONG_SUM, Isa, n_requests
 from .call import Step
 
-CONV = "f32_conv"
+CONVS = "f32_conv", "f32_int24_conv"
 FAR_NBYTES = 4 << 20  # filters that no cache keeps until the next run
 LEAST_NBYTES = 256 << 10  # of a matrix whose panels are asked for
 FEW_ROWS = 8  # of a product that takes as long as its filters
@@ -69,16 +69,16 @@ def _asking_for(wanted: list[_Wanted], step: Step, isa: Isa) -> Step:
 
 
 def _most_nbytes(step: Step, isa: Isa) -> int:
-    """Return how much the tiles of one panel have time to ask for: two lines per step."""
+    """Return how much the tiles of one panel have time to ask for."""
     fields = step.fields
     n_tiles = -(-min(fields["rows_per_task"], fields["M"]) // fields["height"])
-    n_asking = n_tiles - isa.first_tiles
     is_long = isa.unroll == 1 or min(fields["run_len"], fields["part"]) >= LONG_SUM
-    return 2 * LINE * n_asking * (_products(step) // isa.unroll) if is_long else 0
+    requests = n_requests(n_tiles, _products(step), isa.first_tiles, isa.unroll)
+    return LINE * requests if is_long else 0
 
 
 def _filters_nbytes(step: Step) -> int:
-    return _n_groups(step) * int(step.fields["group_nbytes"]) if step.kernel == CONV else 0
+    return _n_groups(step) * int(step.fields["group_nbytes"]) if step.kernel in CONVS else 0
 
 
 def _n_groups(step: Step) -> int:

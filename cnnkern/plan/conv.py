@@ -13,7 +13,14 @@ import numpy as np
 from ..codegen.isa import NARROW_COLUMNS, Isa
 from ..graph import Array
 from ..kernels.memory import whole_lines
-from ..kernels.pack import pack_columns, pack_panels, pack_rows, packed_floats, panel_floats
+from ..kernels.pack import (
+    int24_nbytes,
+    pack_columns,
+    pack_panels,
+    pack_rows,
+    packed_floats,
+    panel_floats,
+)
 from ..lazy import Weight
 from ..ops.regions import Region
 from ..ops.window import Triple, Window, lift
@@ -214,6 +221,24 @@ class Matrix:
     x_group: int = 0  # bytes from one group's inputs to the next one's
     y_group: int = 0  # and from its outputs
     is_narrow: bool = False  # packed as few columns
+    scales: int = 0  # address of the factors of columns of 24 bits
+
+    @property
+    def kernel(self) -> str:
+        """Return which kernel multiplies by them."""
+        if self.scales:
+            return "f32_int24_conv"
+        return "f32_narrow_conv" if self.is_narrow else "f32_conv"
+
+    def sizes(self, isa: Isa) -> dict[str, int]:
+        """Return the bytes of a panel and of a group."""
+        K, N = self.K, self.N
+        if self.scales:
+            nbytes = int24_nbytes(K, isa.tile_columns, isa), int24_nbytes(K, N, isa)
+        else:
+            floats = panel_floats(K, isa), packed_floats(K, N, isa)
+            nbytes = FLOAT_NBYTES * floats[0], FLOAT_NBYTES * floats[1]
+        return {"panel_nbytes": nbytes[0], "group_nbytes": nbytes[1]}
 
 
 def lower_matrix(
@@ -258,11 +283,10 @@ def lower_matrix(
         scratch = gated + blocks["rows_per_task"] * pixel_nbytes
     lowering.scratch(scratch)
     lowering.call(
-        "f32_narrow_conv" if matrix.is_narrow else "f32_conv",
+        matrix.kernel,
         groups * blocks["panel_blocks"] * blocks["row_blocks"] if M else 0,
         x=x, y=y.address, panels=matrix.panels,
-        panel_nbytes=FLOAT_NBYTES * panel_floats(K, isa),
-        group_nbytes=FLOAT_NBYTES * packed_floats(K, N, isa),
+        **matrix.sizes(isa), scales=matrix.scales,
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         part=_partial_sum(K, runs.length) if lowering.in_parts else max(K, 1),
         OD=OD, OH=OH, OW=OW, M=M,

@@ -37,6 +37,7 @@ from .elementwise import (
     lower_standardize,
 )
 from .epilogue import Epilogue
+from .int24 import lower_int24
 from .move import lower_move
 from .pool import lower_global_pool, lower_pool
 from .resample import lower_repeats, lower_resampling
@@ -188,6 +189,22 @@ class Lowering:
                 self, owner, x, y, filters, bias, window, groups,
                 epilogue, next(iter(residual), None), gate, regions,
             )  # fmt: skip
+
+    def rounded_product(
+        self,
+        owner: object,
+        x: Buffer,
+        y: Buffer,
+        filters: Weight,
+        bias: Array | None,
+        activation: Elementwise | None = None,
+        residual: Sequence[Buffer] = (),
+    ) -> None:
+        """Append ``y = activation(x filters + bias + residual)``, filters of 24 bits."""
+        lower_int24(
+            self, owner, x, y, filters, bias, self.epilogue(activation, y),
+            next(iter(residual), None),
+        )  # fmt: skip
 
     def winograd(
         self,

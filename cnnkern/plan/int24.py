@@ -1,0 +1,43 @@
+"""Products of few rows with filters of 24 bits: they take as long as memory takes.
+
+What is rounded is small beside the rounding of a long sum: of K products, its error grows like
+K times the products' size in float32's last place, that of rounded filters like the root of K
+times the largest one's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..graph import Array
+from ..kernels.pack import int24_nbytes, pack_int24
+from ..lazy import Weight
+from .buffer import Buffer
+from .conv import Matrix, Runs, lower_matrix
+from .epilogue import Epilogue
+
+if TYPE_CHECKING:
+    from .lowering import Lowering
+
+
+def lower_int24(
+    lowering: Lowering,
+    owner: object,
+    x: Buffer,
+    y: Buffer,
+    filters: Weight,
+    bias: Array | None,
+    epilogue: Epilogue,
+    residual: Buffer | None = None,
+) -> None:
+    """Append ``y = epilogue(x filters + bias + residual)``.
+
+    Parameters
+    ----------
+    filters : float32[K, N]
+        They are rounded to 24 bits of each column's largest number.
+    """
+    isa, (K, N) = lowering.isa, filters.shape
+    panels = lowering.constant(owner, "int24", lambda: pack_int24(filters, bias, isa))
+    matrix = Matrix(panels, K, N, scales=panels + int24_nbytes(K, N, isa))
+    lower_matrix(lowering, x.address, x.strides, y, Runs((0,), K), matrix, epilogue, residual)
