@@ -28,7 +28,7 @@ from .permutes import sink_permutes
 # Ops that end in an epilogue: an affine map whose output channels can be scaled.
 Linear = Conv | ConvTranspose | Dense | DepthwiseConv
 
-FAR_NBYTES = 8 << 20  # of a matrix that no cache holds beside the rest of a model
+FAR_NBYTES = 8 << 20  # of a matrix that no cache keeps beside the rest of a model
 STRASSEN_MIN_CHANNELS = 128  # with fewer, additions cost more than the products they save
 PRECISIONS = ("fast", "strict")
 
@@ -263,18 +263,17 @@ def fuse_residual(graph: Graph) -> Graph:
 def allow_transforms(graph: Graph) -> Graph:
     """Let convolutions and matrix products with enough channels do with fewer products.
 
-    Large matrices of single rows may be rounded to 24 bits.
+    Large matrices may be rounded to 24 bits, where few rows make memory the limit.
     """
 
     def allowed(op: Op) -> Op:
-        if isinstance(op, Dense):
-            has_channels = min(op.weight.shape) >= STRASSEN_MIN_CHANNELS
-            is_far = 4 * op.weight.size >= FAR_NBYTES
+        if isinstance(op, Dense) or (isinstance(op, Conv) and op.is_pointwise):
+            C, OC = (op.weight if isinstance(op, Dense) else op.filter).shape[-2:]
+            has_channels = min(C, OC) >= STRASSEN_MIN_CHANNELS
+            is_far = 4 * C * OC >= FAR_NBYTES
             return replace(op, may_transform=has_channels, may_round=is_far)
         if not isinstance(op, Conv | ConvTranspose):
             return op
-        if isinstance(op, Conv) and op.is_pointwise:
-            return replace(op, may_transform=min(op.channels) >= STRASSEN_MIN_CHANNELS)
         is_wide = op.out_channels > NARROW_COLUMNS
         return replace(op, may_transform=is_wide and op.has_winograd_tiles)
 

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
 
 
-STRASSEN_KERNELS = ("f32_conv", "f32_strassen")
 # Of scaled numbers, which are mostly about one: sums with a large shift in them round worse.
 MAX_SHIFT = 4
 MAX_SCALE = 1 << 20  # filters stay finite
@@ -157,6 +156,7 @@ class Conv(SlidingFilter):
     groups : int
     may_transform : fewer products that round less well may do: Winograd's algorithm for
         filters that it has tiles for, Strassen's for those of one tap
+    may_round : for few pixels, a filter of one tap may be rounded to 24 bits
     border : float32[C], of what the padding consists, or None for zeros
 
     References
@@ -168,6 +168,7 @@ class Conv(SlidingFilter):
 
     groups: int = 1
     may_transform: bool = False
+    may_round: bool = False
     border: Array | None = None
 
     @classmethod
@@ -273,10 +274,10 @@ class Conv(SlidingFilter):
 
     @property
     def size_kernels(self) -> tuple[str, ...]:
+        if self.is_pointwise:
+            return matrix_kernels(self.may_transform, self.may_round)
         if not self.may_transform:
             return ()
-        if self.is_pointwise:
-            return STRASSEN_KERNELS
         return winograd.kernels(self.taps, self.plane_strides)
 
     @property
@@ -391,8 +392,15 @@ class Conv(SlidingFilter):
         lengths = x.shape[1:-1]
         lowering.conv(
             self, x, output, self.filter, self.bias, self.window_on(lengths), self.groups,
-            self.activation, residual, may_halve=may_halve, regions=self.regions(lengths),
+            self.activation, residual, may_halve=may_halve, may_round=self.may_round,
+            regions=self.regions(lengths),
         )  # fmt: skip
+
+
+def matrix_kernels(may_halve: bool, may_round: bool) -> tuple[str, ...]:
+    """Return the kernels, one of which a matrix product takes by its number of rows."""
+    chosen = ("f32_strassen",) * may_halve + ("f32_int24_conv",) * may_round
+    return ("f32_conv", *chosen) if chosen else ()
 
 
 def expect_residual(name: str, residual: Sequence[Shape], y: Shape) -> None:

@@ -15,14 +15,11 @@ from ..shapes import Shape, product
 from .activation import with_activation
 from .common import axis_length, expect_inputs
 from .config import LayerConfig, Weights
-from .conv import STRASSEN_KERNELS, epilogue, expect_residual
+from .conv import epilogue, expect_residual, matrix_kernels
 from .prelu import Elementwise
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
-
-
-FEW_ROWS = 8  # per sample: the product takes about as long as memory takes for the weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +67,7 @@ class Dense(Op):
 
     @property
     def size_kernels(self) -> tuple[str, ...]:
-        rounded = ("f32_int24_conv",) if self.may_round else ()
-        return (*STRASSEN_KERNELS, *rounded) if self.may_transform else rounded
+        return matrix_kernels(self.may_transform, self.may_round)
 
     @property
     def overwritten_input(self) -> int | None:
@@ -105,15 +101,10 @@ class Dense(Op):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         x, *residual = inputs
-        if self.may_round and product(x.shape[1:-1]) < FEW_ROWS:
-            lowering.rounded_product(
-                self, x, output, self.weight, self.bias, self.activation, residual
-            )
-        else:
-            lowering.conv(
-                self, x, output, self.weight, self.bias,
-                activation=self.activation, residual=residual, may_halve=self.may_transform,
-            )  # fmt: skip
+        lowering.conv(
+            self, x, output, self.weight, self.bias, activation=self.activation,
+            residual=residual, may_halve=self.may_transform, may_round=self.may_round,
+        )  # fmt: skip
 
     def flops(self, *shapes: tuple[int, ...]) -> int:
         return 2 * product(shapes[0]) * int(self.weight.shape[1])

@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING
 from ..graph import Array
 from ..kernels.pack import int24_nbytes, pack_int24
 from ..lazy import Weight
-from .buffer import Buffer
+from ..ops.window import Window
+from ..shapes import product
+from .buffer import Buffer, stepped
 from .conv import Matrix, Runs, lower_matrix
 from .epilogue import Epilogue
 
 if TYPE_CHECKING:
     from .lowering import Lowering
+
+
+FEW_ROWS = 8  # of a sample: the product takes about as long as memory takes for the filters
+
+
+def pays_in_int24(y: Buffer) -> bool:
+    """Tell whether `y` has so few pixels per sample that filters take the most time."""
+    return product(y.dims[1:-1]) < FEW_ROWS
 
 
 def lower_int24(
@@ -27,6 +37,7 @@ def lower_int24(
     y: Buffer,
     filters: Weight,
     bias: Array | None,
+    window: Window,
     epilogue: Epilogue,
     residual: Buffer | None = None,
 ) -> None:
@@ -34,10 +45,12 @@ def lower_int24(
 
     Parameters
     ----------
-    filters : float32[K, N]
+    filters : float32[*1, K, N]
         They are rounded to 24 bits of each column's largest number.
     """
-    isa, (K, N) = lowering.isa, filters.shape
-    panels = lowering.constant(owner, "int24", lambda: pack_int24(filters, bias, isa))
+    isa, (K, N) = lowering.isa, filters.shape[-2:]
+    w = filters.reshape(K, N)
+    panels = lowering.constant(owner, "int24", lambda: pack_int24(w, bias, isa))
     matrix = Matrix(panels, K, N, scales=panels + int24_nbytes(K, N, isa))
-    lower_matrix(lowering, x.address, x.strides, y, Runs((0,), K), matrix, epilogue, residual)
+    strides = stepped(x.strides, window.strides)
+    lower_matrix(lowering, x.address, strides, y, Runs((0,), K), matrix, epilogue, residual)

@@ -37,7 +37,7 @@ from .elementwise import (
     lower_standardize,
 )
 from .epilogue import Epilogue
-from .int24 import lower_int24
+from .int24 import lower_int24, pays_in_int24
 from .move import lower_move
 from .pool import lower_global_pool, lower_pool
 from .resample import lower_repeats, lower_resampling
@@ -172,39 +172,26 @@ class Lowering:
         residual: Sequence[Buffer] = (),
         gate: Buffer | None = None,
         may_halve: bool = False,
+        may_round: bool = False,
         regions: Sequence[Sequence[Region]] | None = None,
     ) -> None:
         """Append ``y = activation(conv(x * gate, filters) + bias + residual)``.
 
         Without `window` the filters are one matrix, applied to the channels of each pixel.
         A gate is of one pixel per image, for filters of one tap. Those may be multiplied in
-        halves, which rounds less well. `regions` of each spatial axis tell which taps count
-        where, if not all of them do.
+        halves or, for few pixels, be rounded to 24 bits. `regions` of each spatial axis tell
+        which taps count where, if not all of them do.
         """
         window, epilogue = window or Window(), self.epilogue(activation, y)
-        if may_halve and pays_in_halves(y, filters.shape[-2], self.isa):
+        if may_round and pays_in_int24(y):
+            lower_int24(self, owner, x, y, filters, bias, window, epilogue, *residual)
+        elif may_halve and pays_in_halves(y, filters.shape[-2], self.isa):
             lower_strassen(self, owner, x, y, filters, bias, window, epilogue, *residual)
         else:
             lower_conv(
                 self, owner, x, y, filters, bias, window, groups,
                 epilogue, next(iter(residual), None), gate, regions,
             )  # fmt: skip
-
-    def rounded_product(
-        self,
-        owner: object,
-        x: Buffer,
-        y: Buffer,
-        filters: Weight,
-        bias: Array | None,
-        activation: Elementwise | None = None,
-        residual: Sequence[Buffer] = (),
-    ) -> None:
-        """Append ``y = activation(x filters + bias + residual)``, filters of 24 bits."""
-        lower_int24(
-            self, owner, x, y, filters, bias, self.epilogue(activation, y),
-            next(iter(residual), None),
-        )  # fmt: skip
 
     def winograd(
         self,
