@@ -158,7 +158,6 @@ class _Tile:
             first = builder.mul(tile.index, ir.Constant(I64, WORD * self.height))
             here = {name: self._moved(table, first) for name, table in tables.items()}
             number = builder.add(named["number"], tile.index)
-            self._prefetch(named, here, tile.index)
             self._emit_tile(named | here | {"number": number})
 
     def _moved(self, table, offset):
@@ -167,6 +166,7 @@ class _Tile:
         return self.builder.select(self._is_given(table), moved, table)
 
     def _emit_tile(self, named):
+        self._prefetch(named)
         bias = self._row_of_panels(named, named["panel"], FLOAT32)
         sums = [self.simd.variables(bias) for _ in range(self.height)]
         self._accumulate(named, sums)
@@ -176,20 +176,14 @@ class _Tile:
         self._finish(named, sums)
         self._store_columns(named, sums)
 
-    def _prefetch(self, named, here, tile):
-        """Let output and residual arrive from far caches while the sums are taken.
-
-        Where these are too short for that, the next tile's output, if there is one.
-        """
-        b, simd = self.builder, self.simd
+    def _prefetch(self, named):
+        """Let output and residual arrive from far caches while the sums are taken."""
+        b = self.builder
         products = b.mul(named["n_runs"], named["run_len"])
-        is_long = b.icmp_signed(">=", products, ir.Constant(I64, LONG_SUM))
-        is_last = b.icmp_signed("==", simd.offset(tile, 1), named["n_tiles"])
-        next_rows = simd.offset(here["y_rows"], WORD * self.height)
-        y_rows = b.select(b.or_(is_long, is_last), here["y_rows"], next_rows)
-        self._prefetch_rows(named, y_rows, for_write=True)
-        with b.if_then(self._is_given(here["r_rows"])):
-            self._prefetch_rows(named, here["r_rows"])
+        with b.if_then(b.icmp_signed(">=", products, ir.Constant(I64, LONG_SUM))):
+            self._prefetch_rows(named, "y_rows", for_write=True)
+        with b.if_then(self._is_given(named["r_rows"])):
+            self._prefetch_rows(named, "r_rows")
 
     def _prefetch_rows(self, named, table, for_write=False):
         for row in self._rows(named, table):
@@ -383,7 +377,7 @@ class _Tile:
 
     def _add_residual(self, named, sums):
         with self.builder.if_then(self._is_given(named["r_rows"])):
-            rows = self._rows(named, named["r_rows"])
+            rows = self._rows(named, "r_rows")
             self._by_columns(named, lambda masks: self._add_rows(sums, rows, masks))
 
     def _add_rows(self, sums, addresses, masks=None):
@@ -415,7 +409,7 @@ class _Tile:
                 b.store(part.leaky(b.load(slot), slope), slot)
 
     def _store_columns(self, named, sums):
-        rows = self._rows(named, named["y_rows"])
+        rows = self._rows(named, "y_rows")
         self._by_columns(named, lambda masks: self._store(rows, sums, masks))
 
     def _store(self, rows, sums, masks):
@@ -441,7 +435,7 @@ class _Tile:
 
     def _rows(self, named, table):
         """Return the addresses of the panel's first column in every row of a table."""
-        rows = self.simd.words(table, self.height)
+        rows = self.simd.words(named[table], self.height)
         return [self.builder.add(row, named["column_offset"]) for row in rows]
 
     def _column(self, address, j):

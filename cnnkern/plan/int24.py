@@ -1,8 +1,7 @@
 """Products of few rows with filters of 24 bits: they take as long as memory takes.
 
-What is rounded is small beside the rounding of a long sum: of K products, its error grows like
-K times the products' size in float32's last place, that of rounded filters like the root of K
-times the largest one's.
+Rounded filters err less than a long float32 sum that they go into: their error grows with the
+root of K and with the largest filter, the sum's with K and with the typical one.
 """
 
 from __future__ import annotations

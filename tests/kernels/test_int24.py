@@ -33,20 +33,19 @@ def kernels_of(graph: Graph, *shape: int, in_parts: bool = False) -> list[str]:
 
 def test_a_panel_by_hand() -> None:
     """Three quarters of 8 columns stand in the upper bytes, the last one in the low bytes."""
-    w = np.array([[1, 2, 3, 4, 5, -6, 7, 0x123456], [0, 0, 0, 0, 0, 0, 0, -1]], np.float32)
-    w[1, :7] = 1 << 22  # the power of two above is that of the whole range
+    w = np.full((2, 8), 1 << 22, np.float32)
+    w[0, :7] = 1, 2, 3, 4, 5, -6, 7
+    w[:, 7] = 0x123456, -1  # below 1 << 21: counted in quarters
     b = np.arange(8, dtype=np.float32)
     packed = pack_int24(w, b, GENERIC)
     panel, scales = packed[: 4 * (8 + 2 * 6)].view(np.int32), packed[-32:].view(np.float32)
-    sevenths = 2.0**-8  # of the product with numbers times 256
-    assert scales.tolist() == [sevenths] * 7 + [2.0 ** (21 - 31)]
+    assert (256 * scales).tolist() == [1] * 7 + [0.25]
     assert (panel[:8].view(np.float32) * scales).tolist() == b.tolist()
-    quarters = panel[8:].reshape(2, 3, 2)
-    assert (quarters[0] >> 8).ravel().tolist() == [1, 2, 3, 4, 5, -6]
-    # 7 is a number of the first seven columns; the eighth column is four times as fine.
-    last = [7, 0x123456 << 2]
-    low = [[number >> bits & 255 for number in last] for bits in (0, 8, 16)]
-    assert (quarters[0] & 255).tolist() == low
+    words = panel[8:14].reshape(3, 2)
+    assert (words >> 8).ravel().tolist() == [1, 2, 3, 4, 5, -6]
+    assert (words & 255).tolist() == [
+        [number >> bits & 255 for number in (7, 4 * 0x123456)] for bits in (0, 8, 16)
+    ]
 
 
 @each_isa
