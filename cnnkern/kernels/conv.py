@@ -34,7 +34,7 @@ def f32_int24_conv(isa: Isa):
 
 def _convolution(isa: Isa, narrowest: int = 1, format: Format = FLOAT32):
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
-    PANELS_OF_PIXEL, NARROWEST = isa.panels_of_pixel, narrowest
+    PANELS_OF_PIXEL, NARROWEST, IS_SCALED = isa.panels_of_pixel, narrowest, format is INT24
     multiply_panel = panel_product(isa, narrowest, PANELS_OF_PIXEL, format)
 
     def kernel(p, scratch, begin, end):
@@ -70,7 +70,7 @@ def _convolution(isa: Isa, narrowest: int = 1, format: Format = FLOAT32):
                     n_rows, p.height, n_units, x_rows, p.runs, p.n_runs, p.run_len,
                     panels + panel * p.panel_nbytes, p.panel_nbytes,
                     y_rows, r_rows, 0,
-                    p.scales + 4 * panel * NR if p.scales else 0,
+                    p.scales + 4 * panel * NR if IS_SCALED else 0,
                     p.slopes + 4 * (group * p.OC + panel * NR) if p.slopes else 0,
                     4 * panel * NR, n_valid, p.part, totals,
                     ahead + panel * p.ahead_nbytes, p.ahead_nbytes, p.lo, p.hi,

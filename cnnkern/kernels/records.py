@@ -15,7 +15,7 @@ def _record(*fields: str, floats: tuple[str, ...] = ()) -> np.dtype:
 CONV = _record(
     "x", "y", "r",  # input, output, residual (0 for none)
     "panels", "panel_nbytes", "group_nbytes",  # packed weights
-    "scales",  # factors of the columns of one group, or 0
+    "scales",  # factors of the columns, of filters of 24 bits
     "ahead", "ahead_nbytes",  # what is asked for meanwhile, per panel; nbytes may be 0
     "ahead_rows",  # and from one block of rows to the next
     "runs", "n_runs", "run_len",  # the receptive field as runs of contiguous floats
