@@ -21,6 +21,7 @@ UNKNOWN_LENGTH = 224  # of image axes that a model leaves open
 # Convolutions and matrix products.
 PRODUCTS = (
     "f32_conv",
+    "f32_int24_conv",
     "f32_narrow_conv",
     "f32_plane_conv",
     "f32_winograd",

@@ -1,7 +1,8 @@
 """Products of few rows with filters of 24 bits: they take as long as memory takes.
 
 Rounded filters err less than a long float32 sum that they go into: their error grows with the
-root of K and with the largest filter, the sum's with K and with the typical one.
+root of K and with the largest filter, the sum's with K and with the typical one. Sums are of
+integers, up to 2**31 times as large as what comes out: inputs beyond 1e29 may overflow.
 """
 
 from __future__ import annotations

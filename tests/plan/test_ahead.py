@@ -16,7 +16,7 @@ from support import graph_of, run_kernels
 SHAPE = (1, 9, 9, 80)
 
 
-def network(*units: int) -> Graph:
+def network(*units: int, may_round: bool = False) -> Graph:
     """Return two convolutions, of several panels and one, and dense layers."""
     rng = np.random.default_rng(0)
 
@@ -30,7 +30,7 @@ def network(*units: int) -> Graph:
     ]
     length, last = 9 * 9 * 12, "flat"
     for i, n in enumerate(units):
-        steps.append((f"dense_{i}", Dense(weights(length, n)), (last,)))
+        steps.append((f"dense_{i}", Dense(weights(length, n), may_round=may_round), (last,)))
         length, last = n, f"dense_{i}"
     return graph_of({"x": (None, *SHAPE[1:])}, steps)
 
@@ -81,6 +81,12 @@ def test_the_step_before_asks_first(far: None, isa: Isa) -> None:
     assert late[-1] >= wanted[-1]
     assert early.start < late.start <= early.stop
     assert early.start == max(wanted.start, late.start - len(early))
+
+
+def test_filters_of_24_bits_are_asked_for(far: None, isa: Isa) -> None:
+    steps = steps_of(network(600, may_round=True), isa)
+    assert steps["dense_0"].kernel == "f32_int24_conv"
+    assert asked(steps["narrow"], isa)[0] in filters(steps["dense_0"])
 
 
 def test_the_nearest_filters_are_asked_for_last(far: None, isa: Isa) -> None:
