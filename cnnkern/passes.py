@@ -28,7 +28,7 @@ from .permutes import sink_permutes
 # Ops that end in an epilogue: an affine map whose output channels can be scaled.
 Linear = Conv | ConvTranspose | Dense | DepthwiseConv
 
-FAR_NBYTES = 8 << 20  # of a matrix that no cache keeps beside the rest of a model
+INT24_MIN_NBYTES = 8 << 20  # of a matrix that no cache keeps beside the rest of a model
 STRASSEN_MIN_CHANNELS = 128  # with fewer, additions cost more than the products they save
 PRECISIONS = ("fast", "strict")
 
@@ -270,8 +270,8 @@ def allow_transforms(graph: Graph) -> Graph:
         if isinstance(op, Dense) or (isinstance(op, Conv) and op.is_pointwise):
             C, OC = (op.weight if isinstance(op, Dense) else op.filter).shape[-2:]
             has_channels = min(C, OC) >= STRASSEN_MIN_CHANNELS
-            is_far = 4 * C * OC >= FAR_NBYTES
-            return replace(op, may_transform=has_channels, may_round=is_far)
+            is_large = 4 * C * OC >= INT24_MIN_NBYTES
+            return replace(op, may_transform=has_channels, may_round=is_large)
         if not isinstance(op, Conv | ConvTranspose):
             return op
         is_wide = op.out_channels > NARROW_COLUMNS

@@ -180,7 +180,7 @@ def pack_int24(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     scales, bias = packed[nbytes:].view(np.float32), np.zeros(n_panels * NR, np.float32)
     if b is not None:
         bias[:N] = b
-    largest = _largest_of_columns(w)
+    largest = largest_of_columns(w)
     is_finite = np.isfinite(largest)
     largest = np.maximum(np.where(is_finite, largest, 0), np.abs(bias[:N]) / MOST_OF_BIAS)
     exponents = np.maximum(np.frexp(largest)[1], LEAST_EXPONENT)
@@ -211,7 +211,7 @@ def _power_of_two(exponents: np.ndarray) -> np.ndarray:
     return np.ldexp(np.float32(1), exponents)
 
 
-def _largest_of_columns(w: Rows) -> np.ndarray:
+def largest_of_columns(w: Rows) -> np.ndarray:
     """Return the largest size of a number in each column: float32[N], NaN where one is NaN."""
     largest = np.zeros(w.shape[1], np.float32)
     for block in _blocks(w):

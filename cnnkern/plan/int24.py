@@ -14,15 +14,13 @@ from ..kernels.pack import int24_nbytes, pack_int24
 from ..lazy import Weight
 from ..ops.window import Window
 from ..shapes import product
+from .ahead import FEW_ROWS
 from .buffer import Buffer, stepped
 from .conv import Matrix, Runs, lower_matrix
 from .epilogue import Epilogue
 
 if TYPE_CHECKING:
     from .lowering import Lowering
-
-
-FEW_ROWS = 8  # of a sample: the product takes about as long as memory takes for the filters
 
 
 def pays_in_int24(y: Buffer) -> bool:

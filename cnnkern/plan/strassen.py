@@ -10,7 +10,7 @@ import numpy as np
 from ..codegen.isa import Isa
 from ..graph import Array
 from ..kernels.memory import aligned_floats, whole_lines
-from ..kernels.pack import pack_panels, panel_floats
+from ..kernels.pack import largest_of_columns, pack_panels, panel_floats
 from ..lazy import Weight
 from ..ops.window import Window
 from ..shapes import product
@@ -173,7 +173,7 @@ def pack_halves(w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
     packed = aligned_floats(size + columns)
     panels, scales = packed[:size].reshape(n_panels, N_PRODUCTS, 1 + K, NR), packed[size:]
     step = max(PACK_NBYTES // (FLOAT_NBYTES * OC), 1)
-    scales[:] = column_scales(w, columns, step)
+    scales[:] = column_scales(w, columns)
     panels[:, :, 0] = 0
     if b is not None:
         left, right = (b[:columns] / scales).reshape(2, n_panels, NR)
@@ -187,14 +187,12 @@ def pack_halves(w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
     return packed
 
 
-def column_scales(w: Weight, columns: int, step: int) -> np.ndarray:
-    """Return the power of two next above the largest number of each column.
+def column_scales(w: Weight, columns: int) -> np.ndarray:
+    """Return the power of two next above the largest number of each of the first columns.
 
     A column of zeros gets the smallest one: what it takes from others vanishes.
     """
-    largest = np.zeros(columns, np.float32)
-    for k in range(0, w.shape[0], step):
-        np.maximum(largest, np.abs(w[k : k + step][:, :columns]).max(axis=0), out=largest)
+    largest = largest_of_columns(w)[:columns]
     _, exponents = np.frexp(np.where(np.isfinite(largest), largest, 1))
     exponents[largest == 0] = -MAX_EXPONENT
     powers: np.ndarray = np.exp2(np.clip(exponents, -MAX_EXPONENT, MAX_EXPONENT))

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnkern import passes
-from cnnkern.codegen.isa import GENERIC, Isa, available
-from cnnkern.graph import Array, Graph
-from cnnkern.kernels.pack import BLOCK_NBYTES, pack_int24
+from cnnkern.codegen.isa import Isa, available
+from cnnkern.graph import Graph
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.dense import Dense
 from cnnkern.ops.merge import Add
@@ -26,26 +25,9 @@ def graph_with(dense: Dense, *rows: int) -> Graph:
     return graph_of({"x": (None, *rows, dense.weight.shape[0])}, [("y", dense, ("x",))])
 
 
-def kernels_of(graph: Graph, *shape: int, in_parts: bool = False) -> list[str]:
-    plan = make_plan(graph, {"x": shape}, Constants(), in_parts=in_parts)
+def kernels_of(graph: Graph, *shape: int) -> list[str]:
+    plan = make_plan(graph, {"x": shape}, Constants())
     return [step.kernel for step in plan.steps]
-
-
-def test_a_panel_by_hand() -> None:
-    """Three quarters of 8 columns stand in the upper bytes, the last one in the low bytes."""
-    w = np.full((2, 8), 1 << 22, np.float32)
-    w[0, :7] = 1, 2, 3, 4, 5, -6, 7
-    w[:, 7] = 0x123456, -1  # below 1 << 21: counted in quarters
-    b = np.arange(8, dtype=np.float32)
-    packed = pack_int24(w, b, GENERIC)
-    panel, scales = packed[: 4 * (8 + 2 * 6)].view(np.int32), packed[-32:].view(np.float32)
-    assert (256 * scales).tolist() == [1] * 7 + [0.25]
-    assert (panel[:8].view(np.float32) * scales).tolist() == b.tolist()
-    words = panel[8:14].reshape(3, 2)
-    assert (words >> 8).ravel().tolist() == [1, 2, 3, 4, 5, -6]
-    assert (words & 255).tolist() == [
-        [number >> bits & 255 for number in (7, 4 * 0x123456)] for bits in (0, 8, 16)
-    ]
 
 
 @each_isa
@@ -127,31 +109,9 @@ def test_a_column_that_is_not_finite(isa: Isa, special: float) -> None:
     assert np.isnan(y[0, 35])
 
 
-class Pieces:
-    """A matrix that can only be read in slices of rows."""
-
-    def __init__(self, values: Array) -> None:
-        self.values, self.shape = values, values.shape
-        self.longest = 0
-
-    def __getitem__(self, rows: slice) -> Array:
-        self.longest = max(self.longest, rows.stop - rows.start)
-        return self.values[rows]
-
-
-def test_a_matrix_is_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    w = np.random.default_rng(7).standard_normal((11, 19), np.float32)
-    whole = pack_int24(w, None, GENERIC)
-    assert w.nbytes < BLOCK_NBYTES
-    monkeypatch.setattr("cnnkern.kernels.pack.BLOCK_NBYTES", 4 * 4 * 19)
-    pieces = Pieces(w)
-    np.testing.assert_array_equal(pack_int24(pieces, None, GENERIC), whole)
-    assert pieces.longest == 4
-
-
 def test_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large matrices of few rows per sample, with precision="fast", whatever the batch."""
-    monkeypatch.setattr(passes, "FAR_NBYTES", 4 * 64 * 64)
+    monkeypatch.setattr(passes, "INT24_MIN_NBYTES", 4 * 64 * 64)
     large, small = (Dense(np.ones((64, N), np.float32)) for N in (64, 63))
     for batch in (1, 50):
         assert kernels_of(optimise(graph_with(large)), batch, 64) == [KERNEL]
