@@ -17,6 +17,7 @@ CONVS = "f32_conv", "f32_int24_conv"
 FAR_NBYTES = 4 << 20  # filters that no cache keeps until the next run
 LEAST_NBYTES = 256 << 10  # of a matrix whose panels are asked for
 FEW_ROWS = 8  # of a product that takes as long as its filters
+MANY_ROWS = 32  # of one that takes long enough for others' filters, too
 LEAST_WANTED_NBYTES = 32 << 10  # of its filters
 # Most of what has been asked for and not been used: it shall stay in the L3 cache.
 LEAD_NBYTES = 16 << 20
@@ -47,7 +48,7 @@ def _with_request(step: Step, wanted: list[_Wanted], isa: Isa) -> Step:
         if nbytes >= LEAST_WANTED_NBYTES:
             wanted.append(_Wanted(step.fields["panels"], nbytes))
         return step
-    if wanted and nbytes < FAR_NBYTES and _n_groups(step) == 1:
+    if wanted and step.fields["M"] >= MANY_ROWS and _n_groups(step) == 1:
         return _asking_for(wanted, step, isa)
     if nbytes >= LEAST_NBYTES:
         panel = step.fields["panel_nbytes"]

@@ -16,7 +16,7 @@ from support import graph_of, run_kernels
 SHAPE = (1, 9, 9, 80)
 
 
-def network(*units: int, may_round: bool = False) -> Graph:
+def network(*units: int, may_round: bool = False, shape: tuple[int, ...] = SHAPE) -> Graph:
     """Return two convolutions, of several panels and one, and dense layers."""
     rng = np.random.default_rng(0)
 
@@ -28,15 +28,16 @@ def network(*units: int, may_round: bool = False) -> Graph:
         ("narrow", Conv(weights(1, 1, 200, 12)), ("wide",)),
         ("flat", Flatten(), ("narrow",)),
     ]
-    length, last = 9 * 9 * 12, "flat"
+    length, last = shape[1] * shape[2] * 12, "flat"
     for i, n in enumerate(units):
         steps.append((f"dense_{i}", Dense(weights(length, n), may_round=may_round), (last,)))
         length, last = n, f"dense_{i}"
-    return graph_of({"x": (None, *SHAPE[1:])}, steps)
+    return graph_of({"x": (None, *shape[1:])}, steps)
 
 
 def steps_of(graph: Graph, isa: Isa) -> dict[str, Step]:
-    plan = make_plan(graph, {"x": SHAPE}, Constants(), isa=isa)
+    shape = (1, *graph["x"].op.shape[1:])
+    plan = make_plan(graph, {"x": shape}, Constants(), isa=isa)
     return {step.node: step for step in plan.steps}
 
 
@@ -92,6 +93,12 @@ def test_filters_of_24_bits_are_asked_for(far: None, isa: Isa) -> None:
 def test_the_nearest_filters_are_asked_for_last(far: None, isa: Isa) -> None:
     steps = steps_of(network(100, 600), isa)
     assert asked(steps["narrow"], isa).start in filters(steps["dense_0"])
+
+
+def test_products_of_few_rows_have_no_time_for_others(far: None, isa: Isa) -> None:
+    steps = steps_of(network(600, shape=(1, 4, 5, 80)), isa)
+    assert ahead.MANY_ROWS > 20
+    assert not any("ahead" in steps[name].fields for name in ("wide", "narrow"))
 
 
 def test_filters_that_few_tiles_can_ask_for(far: None, isa: Isa) -> None:
