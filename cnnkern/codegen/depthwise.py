@@ -143,17 +143,25 @@ def _emit_tile(simd, named, window, width, mask):
     rows = [simd.variables([bias] * width) for _ in range(window.rows)]
     emit_runs = _emit_runs if window.rows == 1 else _emit_runs_of_pair
     emit_runs(simd, named, window, rows, mask)
-    slots = [slot for sums in rows for slot in sums]
-    with b.if_else(b.icmp_signed("!=", named["slopes"], ir.Constant(I64, 0))) as branches:
-        with branches[0]:
-            _emit_bend(simd, named["slopes"], slots)
-        with branches[1]:
-            _emit_clip(simd, named["lo"], named["hi"], slots)
-    y = named["y"]
+    with b.if_then(b.icmp_signed("!=", named["slopes"], ir.Constant(I64, 0))):
+        _emit_bend(simd, named["slopes"], [slot for sums in rows for slot in sums])
+    with b.if_else(simd.is_bounded(named["lo"], named["hi"])) as (bounded, unbounded):
+        with bounded:
+            bounds = simd.splat(named["lo"]), simd.splat(named["hi"])
+            for slot, pixel in _places(simd, named, rows):
+                simd.store(simd.clip(simd.later(b.load(slot)), *bounds), pixel, mask)
+        with unbounded:
+            for slot, pixel in _places(simd, named, rows):
+                simd.store(b.load(slot), pixel, mask)
+
+
+def _places(simd, named, rows):
+    """Yield every sum and where it is stored."""
+    b, y = simd.builder, named["y"]
     for sums in rows:
         pixel = y
         for slot in sums:
-            simd.store(b.load(slot), pixel, mask)
+            yield slot, pixel
             pixel = b.add(pixel, named["y_pixel"])
         y = b.add(y, named["y_row"])
 
@@ -224,14 +232,6 @@ def _emit_run(simd, named, run, terms, window, mask):
                 k = position - t * stride
                 if 0 <= k < taps:
                     b.store(simd.multiply_add(x, row_columns[k], b.load(slot)), slot)
-
-
-def _emit_clip(simd, low, high, slots):
-    b = simd.builder
-    with b.if_then(simd.is_bounded(low, high)):
-        bounds = simd.splat(low), simd.splat(high)
-        for slot in slots:
-            b.store(simd.clip(b.load(slot), *bounds), slot)
 
 
 def _emit_bend(simd, slopes, slots):

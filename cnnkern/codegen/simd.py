@@ -62,6 +62,13 @@ class Simd:
         """Let LLVM read memory anew from here on, in this order."""
         self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
 
+    def later(self, value: Any) -> Any:
+        """Return `value` as one that LLVM has from here on: its uses follow earlier stores."""
+        register = "v" if self.isa.has_masks else "x"  # any vector register
+        signature = ir.FunctionType(value.type, [value.type])
+        constraint = f"={register},0,~{{memory}}"
+        return self.builder.asm(signature, "", constraint, [value], True)
+
     def word(self, table: Any, index: Any) -> Any:
         """Load one int64 of those at the address `table`."""
         return self.builder.load(self.builder.gep(self.pointer(table, I64), [index]))

@@ -173,8 +173,9 @@ class _Tile:
         self._add_partial_sums(named, sums)
         self._scale(named, sums)
         self._add_residual(named, sums)
-        self._finish(named, sums)
-        self._store_columns(named, sums)
+        with self.builder.if_then(self._is_given(named["slopes"])):
+            self._bend(named, sums)
+        self._clip_and_store(named, sums)
 
     def _prefetch(self, named):
         """Let output and residual arrive from far caches while the sums are taken."""
@@ -360,8 +361,7 @@ class _Tile:
 
     def _store_totals(self, named, values):
         for m, row in enumerate(values):
-            for j, (part, value) in enumerate(zip(self.row, row, strict=True)):
-                part.store(value, self._column(self._total(named, m), j))
+            self._store_row(row, self._total(named, m), None)
 
     def _add_partial_sums(self, named, sums):
         with self.builder.if_then(self._is_given(named["u_rows"])):
@@ -386,36 +386,38 @@ class _Tile:
             for slot, value in zip(row, self._columns(address, masks), strict=True):
                 b.store(b.fadd(b.load(slot), value), slot)
 
-    def _finish(self, named, sums):
-        """Multiply what is negative by the slopes; without slopes, clip."""
-        with self.builder.if_else(self._is_given(named["slopes"])) as (bent, clipped):
-            with bent:
-                self._bend(named, sums)
-            with clipped:
-                self._clip(named, sums)
-
-    def _clip(self, named, sums):
-        b, low, high = self.builder, named["lo"], named["hi"]
-        with b.if_then(self.simd.is_bounded(low, high)):
-            lows, highs = ([part.splat(bound) for part in self.row] for bound in (low, high))
-            for row in sums:
-                for part, slot, *bounds in zip(self.row, row, lows, highs, strict=True):
-                    b.store(part.clip(b.load(slot), *bounds), slot)
-
     def _bend(self, named, sums):
         b, slopes = self.builder, self._columns(named["slopes"])
         for row in sums:
             for part, slot, slope in zip(self.row, row, slopes, strict=True):
                 b.store(part.leaky(b.load(slot), slope), slot)
 
-    def _store_columns(self, named, sums):
-        rows = self._rows(named, "y_rows")
-        self._by_columns(named, lambda masks: self._store(rows, sums, masks))
+    def _clip_and_store(self, named, sums):
+        """Clip row by row: many stores that follow each other delay the multiply-adds."""
+        b, low, high = self.builder, named["lo"], named["hi"]
+        rows = list(zip(self._rows(named, "y_rows"), sums, strict=True))
 
-    def _store(self, rows, sums, masks):
-        for y_row, row in zip(rows, sums, strict=True):
-            for j, (slot, mask) in enumerate(zip(row, masks or self.unmasked, strict=True)):
-                self.row[j].store(self.builder.load(slot), self._column(y_row, j), mask)
+        def emit(masks):
+            with b.if_else(self.simd.is_bounded(low, high)) as (bounded, unbounded):
+                with bounded:
+                    for address, row in rows:
+                        self._store_row(self._clipped(row, low, high), address, masks)
+                with unbounded:
+                    for address, row in rows:
+                        self._store_row([b.load(slot) for slot in row], address, masks)
+
+        self._by_columns(named, emit)
+
+    def _clipped(self, row, low, high):
+        return [
+            part.clip(part.later(self.builder.load(slot)), part.splat(low), part.splat(high))
+            for part, slot in zip(self.row, row, strict=True)
+        ]
+
+    def _store_row(self, values, address, masks):
+        masks = masks or self.unmasked
+        for j, (part, value, mask) in enumerate(zip(self.row, values, masks, strict=True)):
+            part.store(value, self._column(address, j), mask)
 
     def _by_columns(self, named, emit):
         """Emit for rows that are valid as a whole, without masks, and for others with them.

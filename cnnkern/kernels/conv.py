@@ -36,26 +36,22 @@ def _convolution(isa: Isa, narrowest: int = 1, format: Format = FLOAT32):
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
     PANELS_OF_PIXEL, NARROWEST, IS_SCALED = isa.panels_of_pixel, narrowest, format is INT24
     multiply_panel = panel_product(isa, narrowest, PANELS_OF_PIXEL, format)
+    fill_tables = _tables(MR)
 
     def kernel(p, scratch, begin, end):
         table_nbytes = 8 * (p.rows_per_task + MR)
         x_rows, y_rows = scratch, scratch + table_nbytes
         r_rows = scratch + 2 * table_nbytes if p.r else 0
         totals = scratch + 3 * table_nbytes if p.part < p.run_len * p.n_runs else 0
+        filled = m0 = n_rows = -1
         for task in range(begin, end):
             row_block = task // p.row_step % p.row_blocks
             panel_block = task // p.panel_step % p.panel_blocks
             group = task // p.group_step
-            m0, n_rows = rows_of_block(row_block, p.row_blocks, p.M, p.row_unit)
-            x, y, r = p.x + group * p.x_group, p.y + group * p.y_group, p.r + group * p.y_group
-            fill_rows(x_rows, m0, n_rows, p.OD, p.OH, p.OW, x, p.x_n, p.x_d, p.x_h, p.x_w, MR)
-            if p.gate:
-                gate_rows(p, x_rows, m0, n_rows, scratch + p.gated, MR)
-            fill_rows(y_rows, m0, n_rows, p.OD, p.OH, p.OW, y, p.y_n, p.y_d, p.y_h, p.y_w, MR)
-            if p.r:
-                fill_rows(
-                    r_rows, m0, n_rows, p.OD, p.OH, p.OW, r, p.r_n, p.r_d, p.r_h, p.r_w, MR
-                )
+            if group * p.row_blocks + row_block != filled:
+                filled = group * p.row_blocks + row_block
+                m0, n_rows = rows_of_block(row_block, p.row_blocks, p.M, p.row_unit)
+                fill_tables(p, scratch, group, m0, n_rows)
             first = panel_block * p.panels_per_task
             last = min(first + p.panels_per_task, (p.OC + NR - 1) // NR)
             panels = p.panels + group * p.group_nbytes
@@ -81,6 +77,24 @@ def _convolution(isa: Isa, narrowest: int = 1, format: Format = FLOAT32):
                 activate_rows(p, y_rows, m0, n_rows, 4 * first * NR, n_columns)
 
     return kernel
+
+
+def _tables(MR):
+    """Return ``fill_tables(p, scratch, group, m0, n_rows)``: the row addresses of a task."""
+
+    @inline
+    def fill_tables(p, scratch, group, m0, n_rows):
+        OD, OH, OW, nbytes = p.OD, p.OH, p.OW, 8 * (p.rows_per_task + MR)
+        x, y, r = p.x + group * p.x_group, p.y + group * p.y_group, p.r + group * p.y_group
+        fill_rows(scratch, m0, n_rows, OD, OH, OW, x, p.x_n, p.x_d, p.x_h, p.x_w, MR)
+        if p.gate:
+            gate_rows(p, scratch, m0, n_rows, scratch + p.gated, MR)
+        fill_rows(scratch + nbytes, m0, n_rows, OD, OH, OW, y, p.y_n, p.y_d, p.y_h, p.y_w, MR)
+        if p.r:
+            r_rows = scratch + 2 * nbytes
+            fill_rows(r_rows, m0, n_rows, OD, OH, OW, r, p.r_n, p.r_d, p.r_h, p.r_w, MR)
+
+    return fill_tables
 
 
 @inline
@@ -164,6 +178,8 @@ def fill_table(table, address, step, n_rows, n_repeats):
 @inline
 def fill_rows(table, m0, n_rows, OD, OH, OW, base, s_n, s_d, s_h, s_w, n_repeats):
     """Write the addresses of output pixels m0 .. m0+n_rows, then repeat the last one."""
+    if s_h == OW * s_w and s_d == OH * s_h and s_n == OD * s_d:
+        OW = m0 + n_rows  # pixels that are equally far apart are one row
     ow = m0 % OW
     oh = m0 // OW % OH
     od = m0 // (OW * OH) % OD
