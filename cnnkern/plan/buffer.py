@@ -101,8 +101,12 @@ class Buffer:
         sides = zip(self.halo, border, strict=True)
         if any(h < b for halo, pads in sides for h, b in zip(halo, pads, strict=True)):
             return None
-        start = sum(pads[0] * s for pads, s in zip(border, self.strides[1:], strict=True))
-        return Buffer(shape, self.address + -start, self.strides)
+        return Buffer(shape, self.before([first for first, _ in border]), self.strides)
+
+    def before(self, pixels: Sequence[int]) -> Address:
+        """Return the address so many pixels before the first one along D, H and W."""
+        nbytes = sum(n * s for n, s in zip(pixels, self.strides[1:], strict=True))
+        return self.address + -nbytes
 
     def slice(self, axis: int, start: int, length: int) -> Buffer:
         """Return positions start .. start+length of one axis, which is counted from the end."""

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from .lowering import Lowering
 
 # Output pixels of a task: 8 tiles of 14, so that a panel read from L2 serves several tiles
-# and the input rows of the task stay in L2 beside it.
-ROWS_PER_TASK = 112
+# and the input rows of the task stay in L2 beside it. Short rows may be more, with as many
+# bytes: a tile of few products takes less than what a task and its panels cost.
+ROWS_PER_TASK, ROWS_NBYTES = 112, 112 << 10
 # Blocks of rows where threads keep to theirs: a few, so that several threads have some.
 MIN_ROW_BLOCKS = 4
 # Tasks of a step: enough for several threads to end together.
@@ -90,9 +91,7 @@ def lower_conv(
     """
     *taps, C, OC = filters.shape
     receptive = partial(_runs, x, window.dilation, C)
-    corner = x.address + -sum(
-        s * pad for s, pad in zip(x.strides[1:], window.before, strict=True)
-    )
+    corner = x.before(window.before)
     strides, K = stepped(x.strides, window.strides), product(filters.shape[:-1])
     if regions is not None:
         for region in combinations(*_lift_regions(regions)):
@@ -271,6 +270,7 @@ def lower_matrix(
     blocks = _blocks(
         M, -(-N // isa.tile_columns), own_flops + FILTER_FLOPS * K * N * groups, groups, isa,
         by_rows=TRANSFER_COST * M * (runs.length + N) > K * N, is_gated=gate is not None,
+        most_rows=max(ROWS_NBYTES // (FLOAT_NBYTES * max(K, 1)), ROWS_PER_TASK),
     )  # fmt: skip
     scratch, pixel_nbytes = scratch_nbytes(blocks["rows_per_task"], isa), x_strides[3]
     optional: dict[str, Any] = {}
@@ -326,8 +326,9 @@ def _part(y: Buffer, outputs: Sequence[range]) -> Buffer:
 
 
 def _blocks(
-    M: int, panels: int, work: int, groups: int, isa: Isa, by_rows: bool, is_gated: bool
-) -> dict[str, int]:
+    M: int, panels: int, work: int, groups: int, isa: Isa, by_rows: bool, is_gated: bool,
+    most_rows: int = ROWS_PER_TASK,
+) -> dict[str, int]:  # fmt: skip
     """Cut M rows into few blocks, and N panels until there are enough tasks.
 
     Every block of rows reads all filters, and tiles of few rows wait for their sums: rows are
@@ -342,7 +343,7 @@ def _blocks(
     wanted = max(min(MIN_GATED_TASKS if is_gated else MIN_TASKS, work // MIN_TASK_FLOPS), 1)
     of_group = -(-wanted // groups)
     least = of_group if is_gated else min(of_group, MIN_ROW_BLOCKS) if by_rows else 1
-    row_blocks = max(least, -(-units // (ROWS_PER_TASK // MR)), -(-of_group // panels))
+    row_blocks = max(least, -(-units // (most_rows // MR)), -(-of_group // panels))
     row_blocks = min(row_blocks + row_blocks % 2, units) if row_blocks > 1 else 1
     panel_blocks = -(-of_group // row_blocks)
     if wanted > 1:  # two threads end together

@@ -83,7 +83,6 @@ def _lower_image(
     strides, dilation = window.strides, window.dilation
     name, run_taps = _kernel(sizes[2], strides[2], dilation[2])
     x_strides = stepped(x.strides, strides)
-    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
     rows_at_once = _rows_at_once(lowering.isa, run_taps, sizes, strides, dilation)
     runs = _runs(x, (sizes[0], sizes[1] + rows_at_once - 1, sizes[2]), dilation, run_taps)
     batch, OD, OH, OW, _ = y.dims
@@ -98,7 +97,7 @@ def _lower_image(
     lowering.call(
         name,
         n_tasks, max_claims=min(claims(y.nbytes), max(n_tasks // rows_at_once, 1)),
-        x=x.address + -corner, y=y.address,
+        x=x.before(window.before), y=y.address,
         filters=lowering.constant(
             owner, "filters", lambda: pack_channels(filters.reshape(K, C), bias, lowering.isa)
         ),

@@ -94,8 +94,7 @@ def lower_winograd(
     *taps, C, OC = filters.shape
     isa = lowering.isa
     lengths, strides, rates = lift(taps, 1), window.strides, window.dilation
-    corner = sum(s * pad for s, pad in zip(x.strides[1:], window.before, strict=True))
-    x = Buffer(y.dims, x.address + -corner, x.strides)  # what each output reads first
+    x = Buffer(y.dims, x.before(window.before), x.strides)  # what each output reads first
     if size is not size.with_kernels:
         size, x, y, pool = size.with_kernels, _turned(x), _turned(y), pool[::-1]
         residual = residual and _turned(residual)
