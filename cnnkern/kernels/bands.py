@@ -22,7 +22,7 @@ def f32_bands(isa: Isa):
     """Return the kernel ``y = reader(conv(x))``; record BANDS.
 
     The band holds the rows of conv(x) from `top` on, the first one under the tile's windows;
-    those outside of the image are never read.
+    those outside of the image are never read. To the convolution they are images of their own.
     Scratch: what `f32_conv` takes, copies of both records, the band with its borders. All of
     it serves the next tile, too, in this call or the next one of the same thread.
     """
@@ -47,9 +47,13 @@ def f32_bands(isa: Isa):
                 move_up(p, band, p.rows_per_tile * p.SH, ready - top)
             image = band + p.inside - top * p.row_nbytes
             first, last = max(ready, 0), min(bottom, p.H)
-            if first < last:
-                conv.y = image
-                call_kernel(p.conv_kernel, conv_args, scratch, n * p.H + first, n * p.H + last)
+            while first < last:
+                rows = min(p.rows_at_once, last - first)
+                conv.x = record_at(p.conv, CONV).x + n * conv.x_n + first * conv.x_h
+                conv.y = image + first * p.row_nbytes
+                conv.OH, conv.M = rows, rows * conv.OW
+                call_kernel(p.conv_kernel, conv_args, scratch, 0, 1)
+                first += rows
             reader_x[0] = image + p.reader_x
             row = n * p.OH + oh
             call_kernel(p.reader_kernel, reader_args, scratch, row, row + n_rows)

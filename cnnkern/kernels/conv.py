@@ -36,7 +36,7 @@ def _convolution(isa: Isa, narrowest: int = 1, format: Format = FLOAT32):
     UNIT, NR, MR = isa.unit, isa.tile_columns, isa.heights[0]
     PANELS_OF_PIXEL, NARROWEST, IS_SCALED = isa.panels_of_pixel, narrowest, format is INT24
     multiply_panel = panel_product(isa, narrowest, PANELS_OF_PIXEL, format)
-    fill_tables = _tables(MR)
+    fill_tables = row_tables(MR)
 
     def kernel(p, scratch, begin, end):
         table_nbytes = 8 * (p.rows_per_task + MR)
@@ -79,20 +79,23 @@ def _convolution(isa: Isa, narrowest: int = 1, format: Format = FLOAT32):
     return kernel
 
 
-def _tables(MR):
-    """Return ``fill_tables(p, scratch, group, m0, n_rows)``: the row addresses of a task."""
+def row_tables(n_repeats):
+    """Return ``fill_tables(p, scratch, group, m0, n_rows)``: the row addresses of a task.
+
+    With a gate the rows are scaled, too, and those are what x stands for.
+    """
 
     @inline
     def fill_tables(p, scratch, group, m0, n_rows):
-        OD, OH, OW, nbytes = p.OD, p.OH, p.OW, 8 * (p.rows_per_task + MR)
+        OD, OH, OW, nbytes = p.OD, p.OH, p.OW, 8 * (p.rows_per_task + n_repeats)
         x, y, r = p.x + group * p.x_group, p.y + group * p.y_group, p.r + group * p.y_group
-        fill_rows(scratch, m0, n_rows, OD, OH, OW, x, p.x_n, p.x_d, p.x_h, p.x_w, MR)
+        x_rows, y_rows, r_rows = scratch, scratch + nbytes, scratch + 2 * nbytes
+        fill_rows(x_rows, m0, n_rows, OD, OH, OW, x, p.x_n, p.x_d, p.x_h, p.x_w, n_repeats)
         if p.gate:
-            gate_rows(p, scratch, m0, n_rows, scratch + p.gated, MR)
-        fill_rows(scratch + nbytes, m0, n_rows, OD, OH, OW, y, p.y_n, p.y_d, p.y_h, p.y_w, MR)
+            gate_rows(p, x_rows, m0, n_rows, scratch + p.gated, n_repeats)
+        fill_rows(y_rows, m0, n_rows, OD, OH, OW, y, p.y_n, p.y_d, p.y_h, p.y_w, n_repeats)
         if p.r:
-            r_rows = scratch + 2 * nbytes
-            fill_rows(r_rows, m0, n_rows, OD, OH, OW, r, p.r_n, p.r_d, p.r_h, p.r_w, MR)
+            fill_rows(r_rows, m0, n_rows, OD, OH, OW, r, p.r_n, p.r_d, p.r_h, p.r_w, n_repeats)
 
     return fill_tables
 

@@ -8,7 +8,7 @@ The filters are few enough to stay in the L1 cache.
 
 from ..codegen.isa import Isa
 from ..codegen.narrow import narrow_call
-from .conv import activate_rows, fill_rows, rows_of_block
+from .conv import activate_rows, row_tables, rows_of_block
 
 
 def f32_narrow_conv(isa: Isa):
@@ -17,6 +17,7 @@ def f32_narrow_conv(isa: Isa):
     Scratch: 3 int64 tables of ``rows_per_task + max(heights)`` row addresses.
     """
     tile, PIXELS, MR = narrow_call(isa), isa.narrow_pixels, isa.heights[0]
+    fill_tables = row_tables(MR)
 
     def kernel(p, scratch, begin, end):
         table_nbytes = 8 * (p.rows_per_task + MR)
@@ -24,12 +25,7 @@ def f32_narrow_conv(isa: Isa):
         r_rows = scratch + 2 * table_nbytes if p.r else 0
         for task in range(begin, end):
             m0, n_rows = rows_of_block(task, p.row_blocks, p.M, p.row_unit)
-            fill_rows(x_rows, m0, n_rows, p.OD, p.OH, p.OW, p.x, p.x_n, p.x_d, p.x_h, p.x_w, MR)
-            fill_rows(y_rows, m0, n_rows, p.OD, p.OH, p.OW, p.y, p.y_n, p.y_d, p.y_h, p.y_w, MR)
-            if p.r:
-                fill_rows(
-                    r_rows, m0, n_rows, p.OD, p.OH, p.OW, p.r, p.r_n, p.r_d, p.r_h, p.r_w, MR
-                )
+            fill_tables(p, scratch, 0, m0, n_rows)
             for m in range(0, n_rows, PIXELS):
                 tile(
                     p.OC, x_rows + 8 * m, p.runs, p.n_runs, p.run_len, p.panels,

@@ -90,7 +90,7 @@ BANDS = _record(
     "conv_kernel", "reader_kernel", "reader_words", "reader_x",
     "H", "OH", "KH", "SH", "PH",  # the reader's window along H: its span, stride and padding
     "rows_per_tile", "tiles",  # output rows; tiles per image
-    "band_rows",  # rows of the buffer between the two
+    "band_rows", "rows_at_once",  # rows of the buffer between the two; per call of the first
     "row_nbytes", "inside", "after",  # a padded row; its borders' bytes before and after
     "conv_copy", "reader_copy", "band",  # offsets in the scratch memory
 )  # fmt: skip

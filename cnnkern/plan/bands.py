@@ -59,14 +59,15 @@ def join_in_bands(
     rows_per_tile = _rows_per_tile(OH, row_nbytes, window)
     tiles = -(-OH // rows_per_tile)
     band_rows = (rows_per_tile - 1) * window.stride + window.span
-    conv_copy = whole_lines(scratch_nbytes(W, lowering.isa))
+    rows_at_once = 1 if conv.kernel == "f32_plane_conv" else band_rows  # its tile is a row
+    conv_copy = whole_lines(scratch_nbytes(rows_at_once * W, lowering.isa))
     reader_copy = conv_copy + CONV.itemsize
     reader_nbytes = KERNELS[reader.kernel].record.itemsize
     band = whole_lines(reader_copy + reader_nbytes)
     lowering.scratch(band + band_rows * row_nbytes)
-    one_row_each = {
-        "row_unit": W, "rows_per_task": W, "row_blocks": N * H, "row_step": 1,
-        "group_step": N * H,
+    one_task = {
+        "row_unit": W, "rows_per_task": rows_at_once * W, "row_blocks": 1, "row_step": 1,
+        "group_step": 1,
         "panels_per_task": -(-C // lowering.isa.tile_columns),
         "panel_blocks": 1, "panel_step": 1,
     }  # fmt: skip
@@ -75,14 +76,15 @@ def join_in_bands(
     lowering.call(
         "f32_bands",
         N * tiles,
-        conv=Call(conv.kernel, conv.fields | one_row_each | {"y": 0, "y_n": 0}),
+        conv=Call(conv.kernel, conv.fields | one_task | {"y": 0}),
         reader=Call(reader.kernel, reader.fields | all_channels | {"x": 0, "x_n": 0}),
         conv_kernel=lowering.kernel_address(conv.kernel),
         reader_kernel=lowering.kernel_address(reader.kernel),
         reader_words=reader_nbytes // 8,
         reader_x=reader.fields["x"].offset_bytes - middle.address.offset_bytes,
         H=H, OH=OH, KH=window.span, SH=window.stride, PH=window.before,
-        rows_per_tile=rows_per_tile, tiles=tiles, band_rows=band_rows,
+        rows_per_tile=rows_per_tile, tiles=tiles,
+        band_rows=band_rows, rows_at_once=rows_at_once,
         row_nbytes=row_nbytes, inside=inside, after=row_nbytes - inside - W * middle.strides[3],
         conv_copy=conv_copy, reader_copy=reader_copy, band=band,
     )  # fmt: skip
