@@ -42,13 +42,13 @@ def _narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pair(
     size: tuple[int, int, int], window: tuple[tuple[int, ...], ...], padding: str,
-    function: str, rng: np.random.Generator, taps: int = 1, C: int = 24,
+    function: str, rng: np.random.Generator, taps: int = 1, C: int = 24, channels: int = 4,
 ) -> Graph:  # fmt: skip
     """Return depthwise(activation(conv(x))) with small integers for weights."""
     sizes, strides = window
     _, H, W = size
     options = {"strides": strides, "padding": padding}
-    conv = Conv(integers(rng, taps, taps, 4, C), integers(rng, C), padding="same")
+    conv = Conv(integers(rng, taps, taps, channels, C), integers(rng, C), padding="same")
     depthwise = DepthwiseConv(integers(rng, *sizes, C, 1), integers(rng, C), **options)  # type: ignore[arg-type]
     steps = [
         ("c", conv, ("x",)),
@@ -56,7 +56,7 @@ def pair(
         ("d", depthwise, ("a",)),
         ("y", Activation("relu"), ("d",)),
     ]
-    return graph_of({"x": (None, H, W, 4)}, steps)
+    return graph_of({"x": (None, H, W, channels)}, steps)
 
 
 def kernels(graph: Graph, shape: tuple[int, ...]) -> list[str]:
@@ -76,6 +76,19 @@ def test_exact_on_integers(isa: Isa, size: tuple[int, int, int], padding: str) -
         for n_threads in (1, 3):
             (y,) = run_kernels(paired, x, isa=isa, n_threads=n_threads)
             np.testing.assert_array_equal(y, evaluate(graph, x)[0], err_msg=str(window))
+
+
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+@pytest.mark.parametrize("kernel", ["f32_plane_conv", "f32_narrow_conv"])
+def test_convolutions_to_few_columns(isa: Isa, kernel: str) -> None:
+    rng, size = np.random.default_rng(10), (2, 17, 16)
+    taps, channels, C = (3, 1, isa.plane_columns) if "plane" in kernel else (1, 16, 2)
+    graph = pair(size, WINDOWS[1], "same", "relu6", rng, taps, C, channels)
+    paired, x = optimise(graph, "strict"), integers(rng, *size, channels)
+    plan = make_plan(paired, {"x": x.shape}, Constants(), isa=isa)
+    assert [s.fields["conv"].kernel for s in plan.steps if s.kernel == "f32_bands"] == [kernel]
+    (y,) = run_kernels(paired, x, isa=isa, n_threads=2)
+    np.testing.assert_array_equal(y, evaluate(graph, x)[0])
 
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
