@@ -2,7 +2,7 @@
 
     y[t, c] = clip(b[c] + sum over runs r, taps k of x[t*stride + k, c] * w[r, k, c], lo, hi)
 
-or, where there are slopes, what is negative times a[c] instead of the clip.
+where there are slopes, what is negative is multiplied by a[c] before the clip.
 
 `x` is a row of pixels; run r starts ``runs[r]`` bytes later and has `taps` neighbouring
 pixels. Each input vector is loaded once and feeds every output that it belongs to. One call

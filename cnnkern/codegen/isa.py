@@ -28,6 +28,7 @@ class Isa:
     cpu: str  # target of the code where the host has a wider set, LLVM's spelling
     has_fma: bool
     has_masks: bool  # for loads and stores, at no cost
+    has_broadcast: bool  # the multiply-add reads one float for all lanes, at no cost
     unroll: int  # products of a long sum per step of its loop
 
     @property
@@ -80,19 +81,20 @@ class Isa:
 AVX512 = Isa(
     "avx512f", 16, 32, (14, 12, 10, 8, 7, 6, 4, 2, 1), 2, 8,
     frozenset({"avx512f", "avx512vl"}), "x86-64-v4",
-    has_fma=True, has_masks=True, unroll=1,
+    has_fma=True, has_masks=True, has_broadcast=True, unroll=1,
 )  # fmt: skip
 # 16 registers: 6 x 2 accumulators, 2 filter vectors, 1 broadcast pixel. Half of what such a
 # tile does is not a multiply-add: decoders that are slow or shared between threads limit it.
 AVX2 = Isa(
     "avx2", 8, 16, (6, 4, 3, 2, 1), 2, 8, frozenset({"avx2", "fma"}), "haswell",
-    has_fma=True, has_masks=False, unroll=4,
+    has_fma=True, has_masks=False, has_broadcast=False, unroll=4,
 )  # fmt: skip
 # 16 registers of 4 lanes (SSE2; NEON has 32): 6 x 2 accumulators, 2 filter vectors, 1 pixel.
 GENERIC = Isa(
     "generic", 4, 16, (6, 4, 3, 2, 1), 2, 4, frozenset(),
     "x86-64" if platform.machine() in ("x86_64", "AMD64") else "",
-    has_fma=platform.machine() in ("arm64", "aarch64"), has_masks=False, unroll=1,
+    has_fma=platform.machine() in ("arm64", "aarch64"), has_masks=False, has_broadcast=False,
+    unroll=1,
 )  # fmt: skip
 
 # At most so many columns are few: a mask or a score, two classes, a picture.
@@ -101,7 +103,9 @@ NARROW_COLUMNS = 3
 PLANE_VECTORS = 2
 
 LINE = 64  # bytes of a cache line
-LONG_SUM = 64  # products: the output arrives while so many are added, and others are asked for
+# The last products of a sum, added row by row: the filters of two fit beside what remains.
+TAIL = 2
+LONG_SUM = 64  # products: while so many are added, others' filters are asked for
 
 # Independent multiply-adds that keep every unit busy: latency 4 x 2 per cycle. The peak is
 # measured with more, which fit into 16 registers.
@@ -121,9 +125,10 @@ _OTHER_CPUS = {
 def n_requests(n_tiles: int, products: int, first_tiles: int, unroll: int) -> int:
     """Return how often the tiles of a panel ask for a line of what is to come.
 
-    Each but the first ones asks for two, one per half of its share, in every step of its loop.
+    Each but the first ones asks for two, one per half of its share, in every step of its loop;
+    the last products are not in there.
     """
-    return 2 * (n_tiles - first_tiles) * (products // unroll)
+    return 2 * (n_tiles - first_tiles) * (max(products - TAIL, 0) // unroll)
 
 
 @cache

@@ -202,6 +202,13 @@ class Simd:
         is_positive = self.builder.fcmp_ordered(">", x, self.zeros())
         return self.builder.select(is_positive, x, negative)
 
+    def in_memory(self, values: list[Any]) -> Any:
+        """Return the address of float32 values that LLVM keeps there and reads anew."""
+        slot = cgutils.alloca_once(self.builder, F32, len(values))
+        for i, value in enumerate(values):
+            self.builder.store(value, self.builder.gep(slot, [ir.Constant(I32, i)]))
+        return self.opaque(self.builder.ptrtoint(slot, I64))
+
     def variables(self, values: list[Any]) -> list[Any]:
         """Return stack slots that hold `values`.
 

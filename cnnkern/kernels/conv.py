@@ -17,7 +17,7 @@ from ..codegen.vector import call_kernel, floats, integers
 def f32_conv(isa: Isa):
     """Return the kernel ``y = activate(clip(conv(x, w) + b + r, lo, hi))``; record CONV.
 
-    With slopes, what is negative is multiplied by its column's, and nothing is clipped.
+    With slopes, what is negative is multiplied by its column's before it is clipped.
     A task is one (group, panel block, row block); the steps between neighbours of each kind
     are the plan's choice.
     With a gate x is first scaled: ``x[n, .., c] * gate[n, c]``, for filters of one tap.
