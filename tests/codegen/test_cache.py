@@ -241,7 +241,7 @@ def test_processes_share_the_cache_and_repair_it(tmp_path: Path) -> None:
 
     def predict() -> tuple[str, list[str], bool]:
         digest, compiled, has_numba = run_python(
-            PREDICT, CNNKERN_CACHE_DIR=str(tmp_path)
+            PREDICT, timeout=300, CNNKERN_CACHE_DIR=str(tmp_path)
         ).split("\n")
         return digest, sorted(filter(None, compiled.split(","))), has_numba == "True"
 
