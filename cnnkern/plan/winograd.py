@@ -215,19 +215,28 @@ def _lower_blocks(lowering: Lowering, tiles: Tiles, fields: dict[str, Any], flop
 
 
 def _lower_steps(lowering: Lowering, tiles: Tiles, fields: dict[str, Any], flops: int) -> None:
-    """Append a step per stage, chunk by chunk of tiles, with V and M in the arena."""
+    """Append a step per stage, chunk by chunk of tiles, with V and M in the arena.
+
+    Threads share out tiles when they write V and read M, and points in between. A core writes
+    fast what it read last, and slowly what another one has read since: V and M change places.
+    """
     n_tiles, K, OC = (fields[key] for key in ("patches", "K", "OC"))
     n_points = tiles.size.n_points
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
     n_chunks = max(-(-n_tiles * tile_nbytes // CHUNK_NBYTES), 1)
     chunk = max(-(-n_tiles // n_chunks), 1)
-    v, m = (
+    places = [
         lowering.temporary((n_points, _odd_lines(chunk * fields[key]) // FLOAT_NBYTES))
         for key in ("v_tile", "m_tile")
-    )
-    fields |= {"v": v.address, "v_point": v.strides[0], "m": m.address, "m_point": m.strides[0]}
-    matrix = Matrix(tiles.panels, K, OC, n_points, fields["v_point"], fields["m_point"])
+    ]
+    are_alike = places[0].nbytes == places[1].nbytes
     for first in range(0, n_tiles, chunk):
+        v, m = reversed(places) if are_alike and _chunks_so_far(lowering) % 2 else places
+        fields |= {
+            "v": v.address, "v_point": v.strides[0],
+            "m": m.address, "m_point": m.strides[0],
+        }  # fmt: skip
+        matrix = Matrix(tiles.panels, K, OC, n_points, fields["v_point"], fields["m_point"])
         count = min(chunk, n_tiles - first)
         tasks = min(count, MIN_TASKS)
         fields |= {"first": first, "patches": count, "blocks": tasks, "unit": 1}
@@ -238,6 +247,11 @@ def _lower_steps(lowering: Lowering, tiles: Tiles, fields: dict[str, Any], flops
             flops=flops * count // n_tiles,
         )  # fmt: skip
         lowering.call(tiles.from_points, tasks, **fields)
+
+
+def _chunks_so_far(lowering: Lowering) -> int:
+    """Return how often V was written."""
+    return sum(step.kernel.startswith("f32_winograd_input") for step in lowering.steps)
 
 
 def _odd_lines(nbytes: int) -> int:
