@@ -15,8 +15,9 @@ from ..shapes import Shape, product
 from .activation import with_activation
 from .common import axis_length, expect_inputs
 from .config import LayerConfig, Weights
-from .conv import epilogue, expect_residual, matrix_kernels
+from .conv import matrix_kernels
 from .prelu import Elementwise
+from .sliding import epilogue, expect_residual
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering

@@ -13,7 +13,8 @@ from ..shapes import Shape, product
 from .activation import with_activation
 from .common import by_rank, input_channels, spatial_rank
 from .config import LayerConfig, Weights
-from .conv import Conv, SlidingFilter, take_window
+from .conv import Conv
+from .sliding import SlidingFilter, take_window
 from .window import RowWindow, halo
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from . import winograd
 from .activation import with_activation
 from .common import by_rank, expect_channels, input_channels, known, spatial_rank
 from .config import LayerConfig, Weights
-from .conv import check_strides, epilogue, take_window
 from .prelu import Elementwise
+from .sliding import check_strides, epilogue, take_window
 from .window import Window, halo, paddings, taps
 
 if TYPE_CHECKING:

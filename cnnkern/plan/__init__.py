@@ -18,10 +18,11 @@ from ..kernels.records import STEP
 from ..shapes import product
 from .ahead import with_requests
 from .buffer import FLOAT_NBYTES, MAX_RANK, Address, Buffer
-from .call import Step
+from .call import HostCall, Step
+from .constants import Constants
 from .joins import joins
 from .layout import Lifetime, place
-from .lowering import Constants, HostCall, Lowering
+from .lowering import Lowering
 from .words import Words
 
 __all__ = [

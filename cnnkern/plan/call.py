@@ -1,12 +1,13 @@
-"""Planned kernel calls."""
+"""Planned calls, of kernels and of Python functions between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .buffer import ABSOLUTE, Address
+from ..graph import Array
+from .buffer import ABSOLUTE, Address, Buffer
 
 # Claims of a step: enough for several threads to end together. Each costs about as much as a
 # thousand multiply-adds, a tenth of what a simple step takes to write CLAIM_NBYTES.
@@ -67,3 +68,13 @@ class Step(Call):
     def grain(self) -> int:
         """Tiles that a thread claims at once: few enough claims, many enough to share."""
         return -(-self.n_tiles // self.max_claims)
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """A Python function that runs between two steps; it needs the interpreter."""
+
+    step: int  # the first step that runs after it
+    function: Callable[..., Array]
+    inputs: tuple[Buffer, ...]
+    output: Buffer

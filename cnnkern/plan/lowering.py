@@ -13,7 +13,6 @@ from ..codegen.transform import Size
 from ..errors import PlanError
 from ..graph import NO_HALO, Array, Halo
 from ..kernels import KERNELS, address
-from ..kernels.memory import aligned
 from ..lazy import Weight
 from ..ops.activation import Activation
 from ..ops.prelu import Elementwise, PReLU
@@ -23,7 +22,8 @@ from ..ops.window import RowWindow, Window
 from ..shapes import Pair, product
 from .bands import join_in_bands, pays_in_bands
 from .buffer import ABSOLUTE, Address, Buffer
-from .call import MAX_CLAIMS, Step
+from .call import MAX_CLAIMS, HostCall, Step
+from .constants import Constants
 from .conv import lower_conv
 from .depthwise import lower_depthwise
 from .dot import lower_dot
@@ -45,35 +45,6 @@ from .rows import lower_group_norm, lower_rows, norm_fields
 from .strassen import lower_strassen, pays_in_halves
 from .transpose import lower_transpose
 from .winograd import lower_winograd
-
-
-@dataclass(frozen=True)
-class HostCall:
-    """A Python function that runs between two steps; it needs the interpreter."""
-
-    step: int  # the first step that runs after it
-    function: Callable[..., Array]
-    inputs: tuple[Buffer, ...]
-    output: Buffer
-
-
-@dataclass
-class Constants:
-    """Packed weights, one aligned copy per model, shared by its plans."""
-
-    arrays: dict[tuple[Any, ...], Array] = field(default_factory=dict)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all arrays together."""
-        return sum(array.nbytes for array in self.arrays.values())
-
-    def address(self, key: tuple[Any, ...], make: Callable[[], np.ndarray]) -> int:
-        """Return the address of the array that `make` gives, made once per key."""
-        array = self.arrays.get(key)
-        if array is None:  # of several threads that make it at once, the first one's is kept
-            array = self.arrays.setdefault(key, aligned(make()))
-        return array.ctypes.data
 
 
 @dataclass
