@@ -17,14 +17,14 @@ from .common import axis_length, expect_inputs
 from .config import LayerConfig, Weights
 from .conv import matrix_kernels
 from .prelu import Elementwise
-from .sliding import epilogue, expect_residual
+from .residual import Residual, epilogue, expect_residual
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
 
 
 @dataclass(frozen=True, eq=False)
-class Dense(Op):
+class Dense(Residual):
     """Multiply the last axis by a matrix:
     ``y[..., o] = b[o] + sum over c of x[..., c] * w[c, o]``.
 
@@ -69,15 +69,6 @@ class Dense(Op):
     @property
     def size_kernels(self) -> tuple[str, ...]:
         return matrix_kernels(self.may_transform, self.may_round)
-
-    @property
-    def overwritten_input(self) -> int | None:
-        return 1 if self.adds_residual else None
-
-    @property
-    def takes_residual(self) -> bool:
-        """Whether a pass may let this op add another tensor to its result."""
-        return self.activation is None and not self.adds_residual
 
     def scaled(self, scale: Array, shift: Array) -> Dense:
         """Return the op whose result is ``y * scale + shift``, float32[units] each."""

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ShapeError
-from ..graph import Array, Halo, Op
+from ..graph import Array, Halo
 from ..lazy import Weight
 from ..shapes import Pair, Shape, product
-from .common import channels_last, expect_channels, expect_inputs, known, same_shape
+from .common import channels_last, expect_channels, expect_inputs, known
 from .config import LayerConfig
 from .prelu import Elementwise
+from .residual import Residual, epilogue, expect_residual
 from .window import Padding, Window, halo, output_lengths, paddings, take_padding, taps
 
 
 @dataclass(frozen=True, eq=False)
-class SlidingFilter(Op):
+class SlidingFilter(Residual):
     """What convolution and depthwise convolution share: a filter slides over the input.
 
     Implicit padding adds nothing, even where a weight is infinite.
@@ -96,35 +96,9 @@ class SlidingFilter(Op):
     def input_halo(self, *shapes: tuple[int, ...]) -> Halo:
         return halo(self.paddings(shapes[0][1:-1]))
 
-    @property
-    def overwritten_input(self) -> int | None:
-        return 1 if self.adds_residual else None
-
-    @property
-    def takes_residual(self) -> bool:
-        """Whether a pass may let this op add another tensor to its result."""
-        return self.activation is None and not self.adds_residual
-
     def flops(self, *shapes: tuple[int, ...]) -> int:
         depth = product(self.filter.shape[:-1])
         return 2 * depth * product(known(self.infer_shape(*shapes)))
-
-
-def expect_residual(name: str, residual: Sequence[Shape], y: Shape) -> None:
-    """Raise ShapeError unless the residual, if there is one, has the output's shape."""
-    for shape in residual:
-        if not same_shape(shape, y):
-            raise ShapeError(f"{name}: expected a residual of shape {y}, got {shape}")
-
-
-def epilogue(
-    y: Array, bias: Array | None, residual: Sequence[Array], activation: Elementwise | None
-) -> Array:
-    """Return ``activation(y + bias + residual)``."""
-    for term in (bias, *residual):
-        if term is not None:
-            y = y + term
-    return y if activation is None else activation.reference(y)
 
 
 def take_window(config: LayerConfig, rank: int, *more_modes: str) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from .activation import with_activation
 from .common import by_rank, expect_channels, input_channels, known, spatial_rank
 from .config import LayerConfig, Weights
 from .prelu import Elementwise
-from .sliding import check_strides, epilogue, take_window
+from .residual import epilogue
+from .sliding import check_strides, take_window
 from .window import Window, halo, paddings, taps
 
 if TYPE_CHECKING:

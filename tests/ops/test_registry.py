@@ -29,8 +29,8 @@ def test_every_class_has_a_case() -> None:
 def test_every_family_is_walked() -> None:
     sources = {path.stem for path in Path(conv.__file__).parent.glob("*.py")}
     helpers = {
-        "__init__", "common", "config", "pairs", "regions", "sliding", "unfold", "window",
-        "winograd",
+        "__init__", "common", "config", "pairs", "regions", "residual", "sliding", "unfold",
+        "window", "winograd",
     }  # fmt: skip
     assert sources - helpers == {family.__name__.rsplit(".", 1)[1] for family in FAMILIES}
 
