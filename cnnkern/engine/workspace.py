@@ -9,7 +9,7 @@ import numpy as np
 
 from ..codegen.isa import LINE
 from ..kernels import bound, native
-from ..kernels.memory import aligned_empty
+from ..kernels.memory import side_by_side
 from ..kernels.records import RUN
 from ..plan import Buffer, HostCall, Plan
 from .pace import ALONE, Pace
@@ -30,7 +30,13 @@ class Workspace:
         self.plan = plan  # keeps the constants alive, to which the records point
         self.wanted_threads = n_threads
         self.n_threads = n_threads if plan.flops > PARALLEL_FLOPS else 1
-        self.arena = aligned_empty(plan.arena_nbytes)
+        # In front of each thread's scratch memory is a line of the executor's.
+        self._scratch_nbytes = LINE + plan.scratch_nbytes
+        self.arena, self._scratch, self._counters = side_by_side(
+            plan.arena_nbytes,
+            self.n_threads * self._scratch_nbytes,
+            (self.n_threads + 1) * LINE * len(plan.steps),
+        )
         self.inputs = [self._view(plan, buffer) for buffer in plan.inputs]
         self.outputs = [self._view(plan, buffer) for buffer in plan.outputs]
         self.x, self.y = self.inputs[0], self.outputs[0]
@@ -105,14 +111,11 @@ class Workspace:
         self._words[incomplete.links] += self._words.ctypes.data
         self._steps = plan.step_table()
         self._steps["args"] = self._words.ctypes.data + 8 * starts
-        scratch_nbytes = LINE + plan.scratch_nbytes  # a line of the executor's before each
-        self._scratch = aligned_empty(self.n_threads * scratch_nbytes)
-        self._counters = aligned_empty((self.n_threads + 1) * LINE * len(plan.steps))
         run = np.zeros(1, RUN)
         run["steps"], run["n_steps"] = self._steps.ctypes.data, len(plan.steps)
         run["counters"] = self._counters.ctypes.data
         run["scratch"] = self._scratch.ctypes.data + LINE
-        run["scratch_nbytes"] = scratch_nbytes
+        run["scratch_nbytes"] = self._scratch_nbytes
         run["n_threads"] = self.n_threads
         return run
 

@@ -6,8 +6,9 @@ from typing import Protocol
 import numpy as np
 
 from ..codegen.isa import Isa
-from .memory import aligned_empty, aligned_floats
+from .memory import Empty, aligned_empty
 
+FLOAT_NBYTES = 4
 INT24_BITS = 23  # of a number's size
 # Of the power of two above a column, so that its factor is a normal number; and of the bias to
 # that power, so that what the sum begins with is finite.
@@ -40,7 +41,9 @@ def packed_floats(K: int, N: int, isa: Isa) -> int:
     return (K + 1) * (-(-N // isa.unit) * isa.unit)
 
 
-def pack_panels(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
+def pack_panels(
+    w: Rows, b: np.ndarray | None, isa: Isa, empty: Empty = aligned_empty
+) -> np.ndarray:
     """Pack a matrix and its bias into panels of NR columns.
 
         panel j:  | b[n] | w[0, n] | w[1, n] | ... | w[K-1, n] |   n = j*NR .. j*NR + NR-1
@@ -53,9 +56,10 @@ def pack_panels(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     w : float32[K, N]
         It is taken piece by piece.
     b : float32[N] or None
+    empty : gives the memory
     """
     K, N = w.shape
-    packed = aligned_floats(packed_floats(K, N, isa))
+    packed = empty(FLOAT_NBYTES * packed_floats(K, N, isa)).view(np.float32)
     panels = split_panels(packed, K, N, isa)
     write_rows(panels, np.zeros((1, N), np.float32) if b is None else b.reshape(1, N), 0)
     for block in _blocks(w):
@@ -154,7 +158,9 @@ def int24_nbytes(K: int, N: int, isa: Isa) -> int:
 
 
 @np.errstate(all="ignore")
-def pack_int24(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
+def pack_int24(
+    w: Rows, b: np.ndarray | None, isa: Isa, empty: Empty = aligned_empty
+) -> np.ndarray:
     """Round a matrix to 24 bits of each column's largest number; pack it into full panels.
 
     Of a row of filters three quarters stand in the upper bytes of words, and the last quarter
@@ -165,6 +171,7 @@ def pack_int24(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     w : float32[K, N]
         It is taken piece by piece, twice.
     b : float32[N] or None
+    empty : gives the memory
 
     Returns
     -------
@@ -175,7 +182,7 @@ def pack_int24(w: Rows, b: np.ndarray | None, isa: Isa) -> np.ndarray:
     """
     NR, (K, N) = isa.tile_columns, w.shape
     n_panels, nbytes = -(-N // NR), int24_nbytes(K, N, isa)
-    packed = aligned_empty(nbytes + 4 * n_panels * NR)
+    packed = empty(nbytes + FLOAT_NBYTES * n_panels * NR)
     panels = packed[:nbytes].view(np.int32).reshape(n_panels, NR + K * 3 * NR // 4)
     scales, bias = packed[nbytes:].view(np.float32), np.zeros(n_panels * NR, np.float32)
     if b is not None:

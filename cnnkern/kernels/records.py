@@ -62,9 +62,13 @@ WINOGRAD = _record(
     "first", "patches", "blocks", "unit", "table_nbytes", "height",
     "v", "v_point", "v_tile", "m", "m_point", "m_tile",  # V and M; v, m of separate steps
     "x_n", "x_d", "x_h", "x_w",
+    "x_row", "x_column",  # from a tile's patch to those of the next row and column of tiles
     "y_n", "y_d", "y_h", "y_w",
     "r_n", "r_d", "r_h", "r_w",
     "slopes", "activate", "activate_args",
+    # The products of panels that ask for the next block's patches: one for each part of a row.
+    "silent",  # products before the first of them
+    "row_parts", "part_nbytes",  # nbytes may be 0
     floats=("lo", "hi", "lowest", "highest"),
 )  # fmt: skip
 

@@ -5,11 +5,12 @@
     y                   transform back, add bias and residual, clip, activate
 
 `f32_winograd` does all three for one block of output tiles after the other; V and M of a
-block stay in the L2 cache, and U streams once per block. Where U is the larger one, it
-streams once per chunk of many tiles: `f32_winograd_input_4x4_3x3`, `f32_conv` with a group
-per point, and `f32_winograd_output_4x4_3x3` are steps of their own, with V and M in the
-arena. Images of few tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the
-border. F(3x3, 4x4) does 36 products for 144, F(1x5, 1x4) 8 for 20.
+block stay in the L2 cache, and U streams once per block; the last products ask for the
+patches of the next one. Where U is the larger one, it streams once per chunk of many tiles:
+`f32_winograd_input_4x4_3x3`, `f32_conv` with a group per point, and
+`f32_winograd_output_4x4_3x3` are steps of their own, with V and M in the arena. Images of few
+tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the border. F(3x3, 4x4) does
+36 products for 144, F(1x5, 1x4) 8 for 20.
 
 Other filters are sums of parts that fit the tiles: taps along D, those beyond the first 4 of
 7, every other tap where the stride is 2. In V they stand beside each other like channels.
@@ -44,17 +45,23 @@ def f32_winograd(isa: Isa):
         for task in range(begin, end):
             n_tiles = first_tile(p, task + 1) - first_tile(p, task)
             call_kernel(p.to_points, address_of(p), V, task, task + 1)
+            next_patch = patch_of(p, *split(first_tile(p, task + 1), p))
+            request = -p.silent
             for point in range(p.n_points):
                 fill_table(v_rows, V + point * p.v_point, p.v_tile, n_tiles, MR)
                 fill_table(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
                 for panel in range((p.OC + NR - 1) // NR):
                     n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
+                    row, part = request // p.row_parts, request % p.row_parts
                     multiply_panel(
                         n_tiles, p.height, n_units, v_rows, p.runs, 1, p.K,
                         p.panels + point * p.point_nbytes + panel * p.panel_nbytes, 0,
-                        m_rows, 0, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.K, 0, 0, 0,
+                        m_rows, 0, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.K, 0,
+                        next_patch + row * p.x_h + part * p.part_nbytes,
+                        p.part_nbytes if request >= 0 else 0,
                         p.lowest, p.highest,
                     )  # fmt: skip
+                    request += 1
             call_kernel(p.from_points, address_of(p), M, task, task + 1)
 
     return kernel
@@ -99,14 +106,14 @@ def _output(size: Size, pool: Pair = (1, 1)):
 
 def _gather(isa: Isa, size: Size):
     """Return ``gather(p, first, n_tiles, V)``: the points of tiles first, first+1, ..."""
-    to_points, (ROWS, COLUMNS) = input_transform(isa, size), size.tile
+    to_points = input_transform(isa, size)
 
     @inline
     def gather(p, first, n_tiles, V):
         offsets = integers(p.parts)
         tw, th, d, n = split(first, p)
         for t in range(n_tiles):
-            x = p.x + n * p.x_n + d * p.x_d + th * ROWS * p.x_h + tw * COLUMNS * p.x_w
+            x = patch_of(p, tw, th, d, n)
             for part in range(p.n_parts):
                 patch, v = x + offsets[part], V + t * p.v_tile + part * p.v_part
                 to_points(p.C, patch, p.x_h, p.x_w, v, p.v_point)
@@ -166,6 +173,12 @@ def split(tile, p):
     """Return column, row, depth and image of a tile."""
     TW, TH, OD = p.TW, p.TH, p.OD
     return tile % TW, tile // TW % TH, tile // (TW * TH) % OD, tile // (TW * TH * OD)
+
+
+@inline
+def patch_of(p, tw, th, d, n):
+    """Return the address of the patch that a tile is made of."""
+    return p.x + n * p.x_n + d * p.x_d + th * p.x_row + tw * p.x_column
 
 
 @inline

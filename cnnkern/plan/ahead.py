@@ -73,9 +73,14 @@ def _most_nbytes(step: Step, isa: Isa) -> int:
     """Return how much the tiles of one panel have time to ask for."""
     fields = step.fields
     n_tiles = -(-min(fields["rows_per_task"], fields["M"]) // fields["height"])
-    is_long = isa.unroll == 1 or min(fields["run_len"], fields["part"]) >= LONG_SUM
-    requests = n_requests(n_tiles, _products(step), isa.first_tiles, isa.unroll)
-    return LINE * requests if is_long else 0
+    run_len = min(fields["run_len"], fields["part"])
+    return most_nbytes(n_tiles, run_len, _products(step), isa)
+
+
+def most_nbytes(n_tiles: int, run_len: int, products: int, isa: Isa) -> int:
+    """Return how much so many tiles have time to ask for."""
+    is_long = isa.unroll == 1 or run_len >= LONG_SUM
+    return LINE * n_requests(n_tiles, products, isa.first_tiles, isa.unroll) if is_long else 0
 
 
 def _filters_nbytes(step: Step) -> int:

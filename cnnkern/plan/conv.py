@@ -12,7 +12,7 @@ import numpy as np
 
 from ..codegen.isa import NARROW_COLUMNS, Isa
 from ..graph import Array
-from ..kernels.memory import whole_lines
+from ..kernels.memory import Empty, whole_lines
 from ..kernels.pack import (
     int24_nbytes,
     pack_columns,
@@ -179,8 +179,9 @@ def _panels(
     *_, C, OC = filters.shape
     w, N = filters.reshape(-1, OC), OC // groups
     packed = lowering.constant(
-        owner, "panels", lambda: _pack_groups(w, bias, groups, lowering.isa)
-    )
+        owner, "panels",
+        lambda: _pack_groups(w, bias, groups, lowering.isa, lowering.constants.empty),
+    )  # fmt: skip
     return Matrix(packed, w.shape[0], N, groups, FLOAT_NBYTES * C, FLOAT_NBYTES * N)
 
 
@@ -194,7 +195,8 @@ def _panels_of_taps(
 
     def pack() -> np.ndarray:
         whole = np.asarray(filters).reshape(*lift(sizes, 1), C, OC)
-        return pack_panels(whole[chosen].reshape(-1, OC), bias, lowering.isa)
+        w = whole[chosen].reshape(-1, OC)
+        return pack_panels(w, bias, lowering.isa, lowering.constants.empty)
 
     name = f"panels of taps {[(t.start, t.stop) for t in taps]}"
     K = product(tuple(map(len, taps))) * C
@@ -385,9 +387,9 @@ def tile_height(pixel_nbytes: int, heights: Sequence[int]) -> int:
     return max(h for h in heights if h < L1_WAYS)  # a way is left for the filters
 
 
-def _pack_groups(w: Weight, b: Array | None, groups: int, isa: Isa) -> np.ndarray:
+def _pack_groups(w: Weight, b: Array | None, groups: int, isa: Isa, empty: Empty) -> np.ndarray:
     if groups == 1:
-        return pack_panels(w, b, isa)
+        return pack_panels(w, b, isa, empty)
     w, N = np.asarray(w), w.shape[1] // groups
     columns = [slice(g * N, (g + 1) * N) for g in range(groups)]
     return np.concatenate(

@@ -48,7 +48,8 @@ def lower_int24(
     """
     isa, (K, N) = lowering.isa, filters.shape[-2:]
     w = filters.reshape(K, N)
-    panels = lowering.constant(owner, "int24", lambda: pack_int24(w, bias, isa))
+    empty = lowering.constants.empty
+    panels = lowering.constant(owner, "int24", lambda: pack_int24(w, bias, isa, empty))
     matrix = Matrix(panels, K, N, scales=panels + int24_nbytes(K, N, isa))
     strides = stepped(x.strides, window.strides)
     lower_matrix(lowering, x.address, strides, y, Runs((0,), K), matrix, epilogue, residual)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..codegen.isa import Isa
 from ..graph import Array
-from ..kernels.memory import aligned_floats, whole_lines
+from ..kernels.memory import Empty, aligned_empty, whole_lines
 from ..kernels.pack import largest_of_columns, pack_panels, panel_floats
 from ..lazy import Weight
 from ..ops.window import Window
@@ -69,7 +69,7 @@ def lower_strassen(
     ----------
     filters : float32[*1, C, OC]
     """
-    isa = lowering.isa
+    isa, empty = lowering.isa, lowering.constants.empty
     *_, C, OC = filters.shape
     matrix, n_panels = filters.reshape(C, OC), _n_panels(OC, isa)
     done = 2 * n_panels * isa.tile_columns
@@ -79,7 +79,7 @@ def lower_strassen(
     n_pairs, blocks = task_blocks(pixels, n_panels, C, isa)
     row_blocks = batch * PARTS * blocks["part_blocks"]
     panel_nbytes = FLOAT_NBYTES * panel_floats(C // 2, isa)
-    panels = lowering.constant(owner, "halves", lambda: pack_halves(matrix, bias, isa))
+    panels = lowering.constant(owner, "halves", lambda: pack_halves(matrix, bias, isa, empty))
     lowering.flops = 2 * batch * pixels * C * done
     lowering.call(
         "f32_strassen",
@@ -97,7 +97,9 @@ def lower_strassen(
         **residual_fields(residual),
     )  # fmt: skip
     if done < OC:
-        rest = lowering.constant(owner, "rest", lambda: _pack_from(done, matrix, bias, isa))
+        rest = lowering.constant(
+            owner, "rest", lambda: _pack_from(done, matrix, bias, isa, empty)
+        )
         last = (-1, done, OC - done)
         lower_matrix(
             lowering, x.address, strides, y.slice(*last), Runs((0,), C),
@@ -151,7 +153,9 @@ def _scratch(lowering: Lowering, n: int, C: int, columns: int) -> dict[str, int]
     }
 
 
-def pack_halves(w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
+def pack_halves(
+    w: Weight, b: Array | None, isa: Isa, empty: Empty = aligned_empty
+) -> np.ndarray:
     """Pack the right factors of the seven products for each pair of panels.
 
     Parameters
@@ -159,6 +163,7 @@ def pack_halves(w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
     w : float32[C, OC]
         It is taken piece by piece.
     b : float32[OC] or None
+    empty : gives the memory
 
     Returns
     -------
@@ -170,7 +175,7 @@ def pack_halves(w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
     K, n_panels = C // 2, _n_panels(OC, isa)
     columns = 2 * n_panels * NR
     size = n_panels * N_PRODUCTS * panel_floats(K, isa)
-    packed = aligned_floats(size + columns)
+    packed = empty(FLOAT_NBYTES * (size + columns)).view(np.float32)
     panels, scales = packed[:size].reshape(n_panels, N_PRODUCTS, 1 + K, NR), packed[size:]
     step = max(PACK_NBYTES // (FLOAT_NBYTES * OC), 1)
     scales[:] = column_scales(w, columns)
@@ -226,5 +231,5 @@ class _ColumnsFrom:
         return self.matrix[rows][:, self.first :]
 
 
-def _pack_from(first: int, w: Weight, b: Array | None, isa: Isa) -> np.ndarray:
-    return pack_panels(_ColumnsFrom(first, w), None if b is None else b[first:], isa)
+def _pack_from(first: int, w: Weight, b: Array | None, isa: Isa, empty: Empty) -> np.ndarray:
+    return pack_panels(_ColumnsFrom(first, w), None if b is None else b[first:], isa, empty)

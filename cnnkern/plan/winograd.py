@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from itertools import product as combinations
@@ -13,12 +13,13 @@ import numpy as np
 from ..codegen.isa import Isa
 from ..codegen.transform import Size
 from ..graph import Array
-from ..kernels.memory import ALIGNMENT, aligned_floats, whole_lines
+from ..kernels.memory import ALIGNMENT, Empty, aligned_empty, whole_lines
 from ..kernels.pack import packed_floats, panel_floats, split_panels, write_rows
 from ..lazy import Weight
 from ..ops.window import Triple, Window, lift
 from ..ops.winograd import cut_taps
 from ..shapes import Pair, product
+from .ahead import most_nbytes
 from .buffer import FLOAT_NBYTES, Buffer, Strides, residual_fields, stepped, stride_fields
 from .conv import Matrix, Runs, lower_matrix
 from .epilogue import INFINITY, Epilogue
@@ -35,6 +36,7 @@ class Tiles:
 
     size: Size
     panels: int  # address of the filters at each point
+    touch: bool  # whether the pixels of a row of x touch in memory
     pool: Pair = (1, 1)  # of each such window the largest output is stored
 
     @property
@@ -64,6 +66,7 @@ MIN_TASKS = 8  # enough for several threads to end together
 # Filter elements transformed at a time: their 36 points stay in L2, and the product is small
 # enough that BLAS does not wake its threads.
 ELEMENTS_PER_BLOCK = 768
+READ_NBYTES = 1 << 20  # of filters that are read at a time
 
 
 def lower_winograd(
@@ -106,7 +109,7 @@ def lower_winograd(
     panels = lowering.constant(
         owner, f"points {size.name}{name}",
         lambda: transform_filters(
-            np.asarray(filters).reshape(*lengths, C, OC), parts, size, isa
+            filters.reshape(-1, OC), lengths, parts, size, isa, lowering.constants.empty
         ),
     )  # fmt: skip
     common: dict[str, Any] = {
@@ -116,6 +119,8 @@ def lower_winograd(
         "n_parts": len(parts), "v_part": FLOAT_NBYTES * C,
         **epilogue.fields,
     }  # fmt: skip
+    touch = x.strides[3] == FLOAT_NBYTES * C and rates[2] == 1
+    tiles = Tiles(size, panels, touch, pool)
     added = [None] if residual is None else _undilated(residual, rates)
     for x_part, y_part, r_part in zip(_undilated(x, rates), _undilated(y, rates), cycle(added)):
         offsets = (_offset(part, x_part.strides) for part in parts)
@@ -126,7 +131,7 @@ def lower_winograd(
             **residual_fields(r_part), **common,
         }  # fmt: skip
         flops = 2 * product(filters.shape) * product(y_part.dims[:-1]) * product(pool)
-        _lower_image(lowering, Tiles(size, panels, pool), y_part, fields, flops)
+        _lower_image(lowering, tiles, y_part, fields, flops)
 
 
 def _lower_image(
@@ -139,8 +144,10 @@ def _lower_image(
     n_points = tiles.size.n_points
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
     blocks, unit = _split(n_tiles, tile_nbytes, lowering.isa)
+    rows, columns = tiles.size.tile
     fields |= {
         "OD": OD, "OH": OH, "OW": OW, "TH": TH, "TW": TW,
+        "x_row": rows * fields["x_h"], "x_column": columns * fields["x_w"],
         "patches": n_tiles, "blocks": blocks, "unit": unit,
     }  # fmt: skip
     # With one block each, two threads read all filters twice, which steps read once.
@@ -210,8 +217,29 @@ def _lower_blocks(lowering: Lowering, tiles: Tiles, fields: dict[str, Any], flop
         point_nbytes=FLOAT_NBYTES * packed_floats(K, OC, isa),
         table_nbytes=table_nbytes,
         v_point=v_point, m_point=m_point, height=MR,
-        lowest=-INFINITY, highest=INFINITY, **fields,
+        lowest=-INFINITY, highest=INFINITY,
+        **_requests(tiles, fields, isa), **fields,
     )  # fmt: skip
+
+
+def _requests(tiles: Tiles, fields: dict[str, Any], isa: Isa) -> dict[str, int]:
+    """Return which products ask for the next block's patches, and each for how much of them.
+
+    They are the last ones, as few as have the time: what they ask for has to stay in the cache.
+    """
+    rows, columns = (axis.patch for axis in tiles.size.axes)
+    n_tiles = -(-fields["patches"] // fields["blocks"])
+    n_panels = -(-fields["OC"] // isa.tile_columns)
+    most = n_panels * most_nbytes(-(-n_tiles // isa.heights[0]), fields["K"], fields["K"], isa)
+    if fields["blocks"] < 3 or not tiles.touch or not most:
+        return {"row_parts": 1}
+    row_nbytes = n_tiles * fields["x_column"]
+    points = min(-(-row_nbytes // most), columns)
+    parts = n_panels * points
+    return {
+        "silent": (tiles.size.n_points - rows * points) * n_panels,
+        "row_parts": parts, "part_nbytes": whole_lines(-(-row_nbytes // parts)),
+    }  # fmt: skip
 
 
 def _lower_steps(lowering: Lowering, tiles: Tiles, fields: dict[str, Any], flops: int) -> None:
@@ -268,35 +296,60 @@ def _split(n_tiles: int, tile_nbytes: int, isa: Isa) -> Pair:
     """
     MR = isa.heights[0]
     fitting = max(BLOCK_NBYTES // tile_nbytes, MR)
+    if n_tiles > MIN_TASKS * fitting:  # else few blocks, of which some are longer, end together
+        fitting -= fitting % MR
     blocks = 2 * max(-(-n_tiles // (2 * fitting)), 1)  # two threads end together
     blocks = max(min(blocks, -(-n_tiles // isa.least_rows)), 1)
     return blocks, MR if n_tiles >= MR * blocks else 1
 
 
 def transform_filters(
-    filters: np.ndarray, parts: Sequence[Part], size: Size, isa: Isa
+    filters: Weight,
+    lengths: Triple,
+    parts: Sequence[Part],
+    size: Size,
+    isa: Isa,
+    empty: Empty = aligned_empty,
 ) -> np.ndarray:
     """Return G w G' in float64, rounded once and packed into panels per point.
 
-    The parts of ``filters[KD, KH, KW, C, OC]`` stand beside each other like channels.
+    The parts of ``filters[KD * KH * KW * C, OC]`` stand beside each other like channels.
     """
-    *_, C, OC = filters.shape
+    OC, C = filters.shape[1], filters.shape[0] // product(lengths)
     K = len(parts) * C
     along_h, along_w = (axis.filter_factors() for axis in size.axes)
-    packed = aligned_floats(size.n_points * packed_floats(K, OC, isa))
-    packed = packed.reshape(size.n_points, -1)
+    nbytes = size.n_points * FLOAT_NBYTES * packed_floats(K, OC, isa)
+    packed = empty(nbytes).view(np.float32).reshape(size.n_points, -1)
     panels = split_panels(packed, K, OC, isa)
     write_rows(panels, np.zeros((size.n_points, 1, OC), np.float32), 0)
     step = max(ELEMENTS_PER_BLOCK // max(OC, 1), 1)
-    for first, part in zip(range(1, K + 1, C), parts, strict=True):
-        _, *counts = map(len, part)
-        factors = np.kron(along_h[:, : counts[0]], along_w[:, : counts[1]])
-        taps = filters[tuple(slice(t.start, t.stop, t.step) for t in part)]
-        for c in range(0, C, step):
-            block = taps[..., c : c + step, :].astype(np.float64)
-            points = factors @ block.reshape(factors.shape[1], -1)
-            write_rows(panels, points.reshape(size.n_points, -1, OC), first + c)
+    for begin, block in _channel_blocks(filters, lengths):
+        for first, part in zip(range(1 + begin, K + 1, C), parts, strict=True):
+            _, *counts = map(len, part)
+            factors = np.kron(along_h[:, : counts[0]], along_w[:, : counts[1]])
+            taps = block[tuple(slice(t.start, t.stop, t.step) for t in part)]
+            for c in range(0, block.shape[3], step):
+                some = taps[..., c : c + step, :].astype(np.float64)
+                points = factors @ some.reshape(factors.shape[1], -1)
+                write_rows(panels, points.reshape(size.n_points, -1, OC), first + c)
     return packed
+
+
+def _channel_blocks(filters: Weight, lengths: Triple) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield some channels of all taps, float32[KD, KH, KW, some, OC], and the first one.
+
+    Parameters
+    ----------
+    filters : float32[KD * KH * KW * C, OC]
+        They are read so that few of them are in memory at a time.
+    """
+    n_taps, (n_rows, OC) = product(lengths), filters.shape
+    C = n_rows // n_taps
+    at_once = max(READ_NBYTES // (FLOAT_NBYTES * n_taps * max(OC, 1)), 1)
+    for begin in range(0, C, at_once):
+        end = min(begin + at_once, C)
+        rows = [filters[t * C + begin : t * C + end] for t in range(n_taps)]
+        yield begin, np.reshape(rows, (*lengths, end - begin, OC))
 
 
 def _padded_bias(bias: Array | None, length: int) -> np.ndarray:

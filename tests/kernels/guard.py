@@ -11,7 +11,7 @@ import numpy as np
 import cnnkern.plan
 import support
 from cnnkern.engine import workspace
-from cnnkern.plan import lowering
+from cnnkern.kernels import memory
 from cnnkern.plan.layout import Lifetime
 
 PAGE = mmap.PAGESIZE
@@ -31,7 +31,8 @@ class Guard:
     def install(self) -> None:
         """Guard storages, scratch memory, tables and packed weights from here on."""
         cnnkern.plan.place = self.place
-        workspace.aligned_empty = lowering.aligned_empty = self.empty
+        workspace.side_by_side = lambda *sizes: [self.empty(nbytes) for nbytes in sizes]
+        memory.Slabs.empty = lambda slabs, nbytes: self.empty(nbytes)
         support.poison = lambda arena: None  # `empty` did, and guard pages cannot be written
 
     def place(self, lifetimes: Iterable[Lifetime]) -> tuple[dict[str, int], int]:
@@ -47,15 +48,15 @@ class Guard:
     def empty(self, nbytes: int) -> np.ndarray:
         """Return NaN bytes that end, or begin, where a guard page begins or ends."""
         is_arena = nbytes == self.arena_nbytes > 0
-        memory = np.frombuffer(mmap.mmap(-1, pages(nbytes) + 2 * PAGE), np.uint8)
-        memory[:] = 0xFF
+        mapped = np.frombuffer(mmap.mmap(-1, pages(nbytes) + 2 * PAGE), np.uint8)
+        mapped[:] = 0xFF
         first = PAGE + self._first(nbytes)
         guards = [0, PAGE + pages(nbytes)]
         guards += [first + offset for offset in self.inside_arena if is_arena]
         for guard in guards:
-            if _libc.mprotect(memory.ctypes.data + guard, PAGE, PROT_NONE):
+            if _libc.mprotect(mapped.ctypes.data + guard, PAGE, PROT_NONE):
                 raise OSError(ctypes.get_errno(), "mprotect")
-        return memory[first : first + nbytes]
+        return mapped[first : first + nbytes]
 
     def _first(self, nbytes: int) -> int:
         return pages(nbytes) - nbytes if self.at_end else 0

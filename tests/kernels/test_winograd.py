@@ -357,10 +357,11 @@ def test_other_activations_come_last() -> None:
 def test_a_filter_of_one_tap_evaluates_to_products_of_powers() -> None:
     """A single tap (0, 0) has G = 1/gap per point, and no other tap reaches infinity."""
     for size in TILES.values():
-        filters = np.zeros((1, *size.taps, 1, 1), np.float32)
-        filters[:, -1, -1] = 1
-        parts = filter_parts((1, *size.taps), (1, 1, 1), size)
-        U = transform_filters(filters, parts, size, available()[-1])
+        filters = np.zeros((np.prod(size.taps), 1), np.float32)
+        filters[-1] = 1
+        lengths = (1, *size.taps)
+        parts = filter_parts(lengths, (1, 1, 1), size)
+        U = transform_filters(filters, lengths, parts, size, available()[-1])
         assert U[-1].max() == 1  # both axes at infinity, where only the last tap counts
         assert U[0].max() == 0  # both axes at the point 0, where it does not
 

@@ -9,7 +9,6 @@ from cnnkern.codegen.isa import available
 from cnnkern.engine.workspace import Workspace
 from cnnkern.errors import PlanError, ResourceLimitError, ShapeError
 from cnnkern.graph import Array, Graph, Op
-from cnnkern.kernels.memory import aligned, aligned_empty
 from cnnkern.ops.activation import Activation
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
@@ -197,14 +196,6 @@ def test_plans_of_one_model_share_their_weights() -> None:
     assert sum(a.nbytes for a in constants.arrays.values()) < 1.2 * sum(
         a.nbytes for a in known.values()
     )
-
-
-def test_memory_is_aligned() -> None:
-    for nbytes in (1, 63, 64, 65):
-        assert aligned_empty(nbytes).ctypes.data % 64 == 0
-        assert aligned_empty(nbytes).nbytes == nbytes
-    copy = aligned(np.arange(6.0).reshape(2, 3).T)
-    assert copy.tolist() == [0, 3, 1, 4, 2, 5]
 
 
 def kernels(plan: Plan) -> list[str]:

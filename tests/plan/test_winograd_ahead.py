@@ -1,0 +1,51 @@
+"""Which products of a block of Winograd tiles ask for the patches of the next one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cnnkern.codegen.isa import LINE, Isa, available
+from cnnkern.ops.conv import Conv
+from cnnkern.plan import Constants, Step, make_plan
+from support import graph_of
+
+CHANNELS, OC = 64, 80
+N_POINTS, PATCH_ROWS, TILE_COLUMNS = 36, 6, 4  # of F(4x4, 3x3)
+PIXEL_NBYTES = 4 * CHANNELS
+
+
+def blocks_of(size: int, isa: Isa, dilation: int = 1) -> Step:
+    """Return the step of a 3x3 convolution of an image."""
+    filters = np.ones((3, 3, CHANNELS, OC), np.float32)
+    conv = Conv(filters, padding="same", dilation_rate=(dilation, dilation), may_transform=True)
+    graph = graph_of({"x": (None, size, size, CHANNELS)}, [("y", conv, ("x",))])
+    plan = make_plan(graph, {"x": (1, size, size, CHANNELS)}, Constants(), isa=isa)
+    *_, step = (s for s in plan.steps if s.kernel == "f32_winograd")
+    return step
+
+
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+def test_the_last_products_ask_for_all_rows_of_the_next_patches(isa: Isa) -> None:
+    fields = blocks_of(112, isa).fields
+    n_products = N_POINTS * -(-OC // isa.tile_columns)
+    assert n_products - fields["silent"] == PATCH_ROWS * fields["row_parts"]
+    assert fields["silent"] > 0
+    asked = fields["row_parts"] * fields["part_nbytes"]
+    tiles = fields["patches"] / fields["blocks"]
+    row_nbytes = TILE_COLUMNS * PIXEL_NBYTES * tiles
+    assert (
+        row_nbytes
+        <= asked
+        < row_nbytes + fields["row_parts"] * LINE + TILE_COLUMNS * PIXEL_NBYTES
+    )
+
+
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+def test_a_block_for_each_thread_has_no_next_one(isa: Isa) -> None:
+    assert blocks_of(24, isa).fields.get("part_nbytes", 0) == 0
+
+
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+def test_pixels_that_lie_apart_are_not_asked_for(isa: Isa) -> None:
+    assert blocks_of(112, isa, dilation=2).fields.get("part_nbytes", 0) == 0
