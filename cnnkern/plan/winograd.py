@@ -296,8 +296,8 @@ def _split(n_tiles: int, tile_nbytes: int, isa: Isa) -> Pair:
     """
     MR = isa.heights[0]
     fitting = max(BLOCK_NBYTES // tile_nbytes, MR)
-    if n_tiles > MIN_TASKS * fitting:  # else few blocks, of which some are longer, end together
-        fitting -= fitting % MR
+    if fitting >= 2 * MR and n_tiles > MIN_TASKS * fitting:
+        fitting -= fitting % MR  # of many blocks it does not matter that they are a few more
     blocks = 2 * max(-(-n_tiles // (2 * fitting)), 1)  # two threads end together
     blocks = max(min(blocks, -(-n_tiles // isa.least_rows)), 1)
     return blocks, MR if n_tiles >= MR * blocks else 1
