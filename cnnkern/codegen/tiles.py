@@ -24,9 +24,6 @@ from .vector import F32, I64, function_in
 
 # Filters stream from far caches, and the processor's own prefetch ends with every page.
 FILTERS_AHEAD_NBYTES = 4096
-# Products of a tile that asks for its output. Shorter ones find it in a near cache more often,
-# and the requests take a larger share of their time.
-ASKING_SUM = 256
 WORD = 8  # bytes of an address
 
 ROW_TABLES = ("x_rows", "y_rows", "r_rows", "u_rows")
@@ -40,6 +37,7 @@ TILE_ARGUMENTS = (
     "panel",  # address of the packed panel
     "panel_nbytes",  # from one panel to the next, for tiles of several
     "y_rows",  # likewise: each output pixel's first float
+    "asks_output",  # 1: the output is in a far cache, and the tile asks for it first; or 0
     "r_rows",  # likewise for the residual, or 0 for none
     "u_rows",  # likewise: rows of a panel's columns to add, or 0 for none
     "scale",  # address of float32[width]: factors of the columns, or 0 for ones
@@ -143,8 +141,7 @@ class _Tile(ABC):
     def _prefetch(self, named):
         """Let output and residual arrive from far caches while the sums are taken."""
         b = self.builder
-        products = b.mul(named["n_runs"], named["run_len"])
-        with b.if_then(b.icmp_signed(">=", products, ir.Constant(I64, ASKING_SUM))):
+        with b.if_then(self._is_given(named["asks_output"])):
             self._prefetch_rows(named, "y_rows", for_write=True)
         with b.if_then(self._is_given(named["r_rows"])):
             self._prefetch_rows(named, "r_rows")

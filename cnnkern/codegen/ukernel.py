@@ -43,8 +43,8 @@ def tile_call(isa: Isa, narrowest: int = 1, most_panels: int = 1, format: Format
 
     @intrinsic
     def tile(typing, n_rows, n_units, n_tiles, x_rows, runs, n_runs, run_len, panel,
-             panel_nbytes, y_rows, r_rows, u_rows, scale, slopes, column_offset, n_valid,
-             part, totals, number, ahead, ahead_step, lo, hi):  # fmt: skip
+             panel_nbytes, y_rows, asks_output, r_rows, u_rows, scale, slopes, column_offset,
+             n_valid, part, totals, number, ahead, ahead_step, lo, hi):  # fmt: skip
         def emit(context, builder, signature, args):
             n_rows, n_units, *tile_args = args
             shapes = _shapes(isa, narrowest, most_panels)

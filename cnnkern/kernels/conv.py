@@ -65,7 +65,7 @@ def _convolution(isa: Isa, narrowest: int = 1, format: Format = FLOAT32):
                 multiply_panel(
                     n_rows, p.height, n_units, x_rows, p.runs, p.n_runs, p.run_len,
                     panels + panel * p.panel_nbytes, p.panel_nbytes,
-                    y_rows, r_rows, 0,
+                    y_rows, p.asks_output, r_rows, 0,
                     p.scales + 4 * panel * NR if IS_SCALED else 0,
                     p.slopes + 4 * (group * p.OC + panel * NR) if p.slopes else 0,
                     4 * panel * NR, n_valid, p.part, totals,
@@ -121,8 +121,8 @@ def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1, format: Fo
     @inline
     def multiply_panel(
         n_rows, height, n_units, x_rows, runs, n_runs, run_len, panel, panel_nbytes,
-        y_rows, r_rows, u_rows, scale, slopes, column_offset, n_valid, part, totals,
-        ahead, ahead_nbytes, lo, hi,
+        y_rows, asks_output, r_rows, u_rows, scale, slopes, column_offset, n_valid, part,
+        totals, ahead, ahead_nbytes, lo, hi,
     ):  # fmt: skip
         rest = n_rows % height
         # So few rows wait for their own sums. With a full tile's they are two halves, for
@@ -144,7 +144,7 @@ def panel_product(isa: Isa, narrowest: int = 1, most_panels: int = 1, format: Fo
             tile(
                 rows, n_units, n_tiles,
                 x_rows + 8 * m, runs, n_runs, run_len, panel, panel_nbytes,
-                y_rows + 8 * m, r_rows + 8 * m if r_rows else 0,
+                y_rows + 8 * m, asks_output, r_rows + 8 * m if r_rows else 0,
                 u_rows + 8 * m if u_rows else 0,
                 scale, slopes, column_offset, n_valid, part, totals,
                 number, ahead, step, lo, hi,

@@ -14,6 +14,7 @@ def _record(*fields: str, floats: tuple[str, ...] = ()) -> np.dtype:
 
 CONV = _record(
     "x", "y", "r",  # input, output, residual (0 for none)
+    "asks_output",  # whether tiles ask for what they write before they multiply
     "panels", "panel_nbytes", "group_nbytes",  # packed weights
     "scales",  # factors of the columns, of filters of 24 bits
     "ahead", "ahead_nbytes",  # what is asked for meanwhile, per panel; nbytes may be 0

@@ -88,16 +88,19 @@ def _products(isa: Isa):
     def add(p, n, height, x_rows, run, panel, u_rows, y_rows):
         """Set partial sums to a product, plus other partial sums if given."""
         multiply_panel(
-            n, height, UNITS, x_rows, run, 1, p.K, panel, 0, y_rows,
+            n, height, UNITS, x_rows, run, 1, p.K, panel, 0, y_rows, 0,
             0, u_rows, 0, 0, 0, NR, p.K, 0, panel + p.panel_nbytes, p.panel_nbytes,
             p.lowest, p.highest,
         )  # fmt: skip
 
     @inline
     def finish(p, n, height, x_rows, run, n_runs, panel, u_rows, y_rows, r_rows, column):
-        """Set columns of y to a product, if it has a run, plus partial sums, and the rest."""
+        """Set columns of y to a product, if it has a run, plus partial sums, and the rest.
+
+        A product takes long enough for y to come from a far cache.
+        """
         multiply_panel(
-            n, height, UNITS, x_rows, run, n_runs, p.K, panel, 0, y_rows,
+            n, height, UNITS, x_rows, run, n_runs, p.K, panel, 0, y_rows, n_runs,
             r_rows if p.r else 0, u_rows, p.scales + column,
             p.slopes + column if p.slopes else 0, column, NR, p.K, 0,
             panel + p.panel_nbytes, p.panel_nbytes, p.lo, p.hi,

@@ -56,7 +56,7 @@ def f32_winograd(isa: Isa):
                     multiply_panel(
                         n_tiles, p.height, n_units, v_rows, p.runs, 1, p.K,
                         p.panels + point * p.point_nbytes + panel * p.panel_nbytes, 0,
-                        m_rows, 0, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.K, 0,
+                        m_rows, 0, 0, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.K, 0,
                         next_patch + row * p.x_h + part * p.part_nbytes,
                         p.part_nbytes if request >= 0 else 0,
                         p.lowest, p.highest,

@@ -66,6 +66,7 @@ def join_in_bands(
     band = whole_lines(reader_copy + reader_nbytes)
     lowering.scratch(band + band_rows * row_nbytes)
     one_task = {
+        "asks_output": 0,
         "row_unit": W, "rows_per_task": rows_at_once * W, "row_blocks": 1, "row_step": 1,
         "group_step": 1,
         "panels_per_task": -(-C // lowering.isa.tile_columns),

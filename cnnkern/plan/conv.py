@@ -57,6 +57,9 @@ TRANSFER_COST = 8
 # Least products of a partial sum, where sums of more are taken in parts, and most of a sum in
 # kernels that take none in parts.
 PART, MAX_WHOLE = 32, 128
+# Products of a tile that asks for its output. Shorter ones mostly find it in a near cache, and
+# the requests take a larger share of their time; but not where so many bytes are written.
+ASKING_SUM, FAR_NBYTES = 256, 2 << 20
 # Below this many operations a task costs less than claiming it.
 MIN_TASK_FLOPS = 200_000
 FILTER_FLOPS = 24  # operations in the time in which a float of the filters arrives
@@ -274,6 +277,7 @@ def lower_matrix(
         by_rows=TRANSFER_COST * M * (runs.length + N) > K * N, is_gated=gate is not None,
         most_rows=max(ROWS_NBYTES // (FLOAT_NBYTES * max(K, 1)), ROWS_PER_TASK),
     )  # fmt: skip
+    is_far = y.nbytes >= FAR_NBYTES and residual is None
     scratch, pixel_nbytes = scratch_nbytes(blocks["rows_per_task"], isa), x_strides[3]
     optional: dict[str, Any] = {}
     if gate is not None:
@@ -287,7 +291,7 @@ def lower_matrix(
     lowering.call(
         matrix.kernel,
         groups * blocks["panel_blocks"] * blocks["row_blocks"] if M else 0,
-        x=x, y=y.address, panels=matrix.panels,
+        x=x, y=y.address, asks_output=int(is_far or K >= ASKING_SUM), panels=matrix.panels,
         **matrix.sizes(isa), scales=matrix.scales,
         runs=lowering.table(runs.offsets), n_runs=len(runs.offsets), run_len=runs.length,
         part=_partial_sum(K, runs.length) if lowering.in_parts else max(K, 1),
