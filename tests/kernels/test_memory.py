@@ -29,7 +29,7 @@ def end(array: np.ndarray) -> int:
     return array.ctypes.data + array.nbytes
 
 
-@pytest.mark.parametrize("nbytes", [0, 1, 63, 64, 65, HUGE_PAGE, 2 * HUGE_PAGE + 1])
+@pytest.mark.parametrize("nbytes", [1, 63, 64, 65, HUGE_PAGE, 2 * HUGE_PAGE + 1])
 def test_memory_is_aligned(nbytes: int) -> None:
     memory = aligned_empty(nbytes)
     assert begin(memory) % ALIGNMENT == 0
