@@ -24,6 +24,9 @@ from .vector import F32, I64, function_in
 
 # Filters stream from far caches, and the processor's own prefetch ends with every page.
 FILTERS_AHEAD_NBYTES = 4096
+# Products of tiles that take turns in pairs. Shorter ones wait for what they read and write, of
+# which the processor brings more where it can tell what comes next.
+PAIRED_SUM = 96
 WORD = 8  # bytes of an address
 
 ROW_TABLES = ("x_rows", "y_rows", "r_rows", "u_rows")
@@ -97,22 +100,25 @@ class _Tile(ABC):
         self.unmasked = [None] * len(self.row)
         self.bounds = self.simd.in_memory([named["lo"], named["hi"]])
         tables = {name: named[name] for name in ROW_TABLES}
+        products = builder.mul(named["n_runs"], named["run_len"])
+        is_long = builder.icmp_signed(">=", products, ir.Constant(I64, PAIRED_SUM))
         with cgutils.for_range(builder, named["n_tiles"]) as turn:
-            tile = self._tile_of(turn.index, named["n_tiles"])
+            tile = self._tile_of(turn.index, named["n_tiles"], builder.zext(is_long, I64))
             first = builder.mul(tile, ir.Constant(I64, WORD * self.height))
             here = {name: self._moved(table, first) for name, table in tables.items()}
             number = builder.add(named["number"], turn.index)
             self._emit_tile(named | here | {"number": number})
 
-    def _tile_of(self, turn, n_tiles):
+    def _tile_of(self, turn, n_tiles, is_long):
         """Return whose turn it is: the second tile's, then the first one's, and so on in pairs.
 
         Were every tile as far from the last one, the processor would read several tiles ahead,
         and so beyond the task's rows. Those are another core's, which waits for each line that
-        was read when it writes there again: on a distant core a tenth of its time.
+        was read when it writes there again: on a distant core a tenth of its time. Tiles of
+        short sums come one after the other.
         """
         b = self.builder
-        neighbour = b.xor(turn, ir.Constant(I64, 1))
+        neighbour = b.xor(turn, is_long)
         return b.select(b.icmp_signed("<", neighbour, n_tiles), neighbour, turn)
 
     def _moved(self, table, offset):
