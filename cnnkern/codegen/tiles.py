@@ -24,9 +24,6 @@ from .vector import F32, I64, function_in
 
 # Filters stream from far caches, and the processor's own prefetch ends with every page.
 FILTERS_AHEAD_NBYTES = 4096
-# Products of tiles that take turns in pairs. Shorter ones wait for what they read and write, of
-# which the processor brings more where it can tell what comes next.
-PAIRED_SUM = 96
 WORD = 8  # bytes of an address
 
 ROW_TABLES = ("x_rows", "y_rows", "r_rows", "u_rows")
@@ -101,7 +98,7 @@ class _Tile(ABC):
         self.bounds = self.simd.in_memory([named["lo"], named["hi"]])
         tables = {name: named[name] for name in ROW_TABLES}
         products = builder.mul(named["n_runs"], named["run_len"])
-        is_long = builder.icmp_signed(">=", products, ir.Constant(I64, PAIRED_SUM))
+        is_long = builder.icmp_signed(">=", products, ir.Constant(I64, self.isa.paired_sum))
         with cgutils.for_range(builder, named["n_tiles"]) as turn:
             tile = self._tile_of(turn.index, named["n_tiles"], builder.zext(is_long, I64))
             first = builder.mul(tile, ir.Constant(I64, WORD * self.height))
@@ -115,7 +112,7 @@ class _Tile(ABC):
         Were every tile as far from the last one, the processor would read several tiles ahead,
         and so beyond the task's rows. Those are another core's, which waits for each line that
         was read when it writes there again: on a distant core a tenth of its time. Tiles of
-        short sums come one after the other.
+        sums below `isa.paired_sum` come one after the other.
         """
         b = self.builder
         neighbour = b.xor(turn, is_long)
