@@ -57,10 +57,12 @@ class Tiles:
 
 
 # V and M of a block: most of a 1 MiB L2, the rest for the panels that stream through.
-BLOCK_NBYTES = 640 * 1024
+BLOCK_NBYTES = 704 * 1024
 # Filters beyond the first leave the L2 cache before the next block reads them again, beyond
-# the second the L3 cache, too. From there they arrive in time for whole register tiles.
+# the second the L3 cache, too. From there they arrive in time for register tiles that are
+# about filled.
 L2_NBYTES, L3_NBYTES = 1 << 20, 12 << 20
+FILLED = 0.9
 CHUNK_NBYTES = 4 << 20  # V and M of a chunk: they pass through the L3 cache
 MIN_TASKS = 8  # enough for several threads to end together
 # Filter elements transformed at a time: their 36 points stay in L2, and the product is small
@@ -143,6 +145,7 @@ def _lower_image(
     n_tiles = batch * OD * TH * TW
     n_points = tiles.size.n_points
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
+    MR = lowering.isa.heights[0]
     blocks, unit = _split(n_tiles, tile_nbytes, lowering.isa)
     rows, columns = tiles.size.tile
     fields |= {
@@ -151,7 +154,7 @@ def _lower_image(
         "patches": n_tiles, "blocks": blocks, "unit": unit,
     }  # fmt: skip
     # With one block each, two threads read all filters twice, which steps read once.
-    most = L3_NBYTES if blocks > 2 and unit > 1 else L2_NBYTES
+    most = L3_NBYTES if blocks > 2 and n_tiles >= FILLED * MR * blocks else L2_NBYTES
     nbytes = n_points * fields["v_tile"] * fields["m_tile"] // FLOAT_NBYTES
     lower = _lower_blocks if nbytes <= most else _lower_steps
     lower(lowering, tiles, fields, flops)

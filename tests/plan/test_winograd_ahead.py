@@ -11,7 +11,7 @@ from cnnkern.plan import Constants, Step, make_plan
 from support import graph_of
 
 CHANNELS, OC = 64, 80
-N_POINTS, PATCH_ROWS, TILE_COLUMNS = 36, 6, 4  # of F(4x4, 3x3)
+N_POINTS, PATCH_ROWS, TILE_COLUMNS = 48, 8, 4  # of F(6x4, 3x3)
 PIXEL_NBYTES = 4 * CHANNELS
 
 
