@@ -41,7 +41,7 @@ def optimise(graph: Graph, precision: str = "fast") -> Graph:
     24 bits, which rounds worse.
     """
     fast = (fold_scales_ahead, allow_transforms) if precision == "fast" else ()
-    for rewrite in (*PASSES, *fast, pair_with_readers, gate_convolutions):
+    for rewrite in (*PASSES, *fast, pair_with_readers, pair_with_tiles, gate_convolutions):
         graph = rewrite(graph).verify()
     return graph
 
@@ -301,11 +301,30 @@ def pair_with_readers(graph: Graph) -> Graph:
         else:
             is_dense = max(second.dilation_rate) == 1
             reads_once = is_dense and second.in_channels == second.out_channels
-        is_2d = len(first.sizes) == 2 and max(first.dilation_rate) == 1
-        may_band = is_2d and reads_once and not first.may_tile
+        may_band = _is_dense_2d(first) and reads_once and not first.may_tile
         return ConvInBands(first, second) if may_band else None
 
     return _fuse_chains(graph, 2, rule)
+
+
+def pair_with_tiles(graph: Graph) -> Graph:
+    """Make a convolution and the one in Winograd's tiles that alone reads it one op."""
+
+    def rule(first: Op, second: Op) -> Op | None:
+        if not isinstance(first, Conv) or not isinstance(second, Conv | PooledConv):
+            return None
+        last = second.conv if isinstance(second, PooledConv) else second
+        adds = first.adds_residual or last.adds_residual
+        if adds or first.groups > 1 or first.may_transform or last.border is not None:
+            return None
+        may_band = last.may_tile and _is_dense_2d(first) and _is_dense_2d(last)
+        return ConvInBands(first, second) if may_band else None
+
+    return _fuse_chains(graph, 2, rule)
+
+
+def _is_dense_2d(conv: Conv) -> bool:
+    return len(conv.sizes) == 2 and max(conv.dilation_rate) == 1
 
 
 def gate_convolutions(graph: Graph) -> Graph:

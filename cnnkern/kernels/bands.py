@@ -2,7 +2,7 @@
 
     for each tile:  some output rows of one image
         kernels/conv.py computes the rows under them, but for those that the tile above left
-        kernels/depthwise.py or kernels/pool.py reads them from this core's L2 cache
+        kernels/depthwise.py, pool.py or winograd.py reads them from this core's L2 cache
 
 A large image between the two is so never written to memory.
 """
@@ -22,9 +22,10 @@ def f32_bands(isa: Isa):
     """Return the kernel ``y = reader(conv(x))``; record BANDS.
 
     The band holds the rows of conv(x) from `top` on, the first one under the tile's windows;
-    those outside of the image are never read. To the convolution they are images of their own.
-    Scratch: what `f32_conv` takes, copies of both records, the band with its borders. All of
-    it serves the next tile, too, in this call or the next one of the same thread.
+    those outside of the image are zeros. To the convolution they are images of their own.
+    Scratch: what `f32_conv` takes, copies of both records, the band with its borders; they
+    serve the next tile, too, in this call or the next one of the same thread. Then what the
+    reader takes.
     """
 
     def kernel(p, scratch, begin, end):
@@ -47,6 +48,8 @@ def f32_bands(isa: Isa):
                 move_up(p, band, p.rows_per_tile * p.SH, ready - top)
             image = band + p.inside - top * p.row_nbytes
             first, last = max(ready, 0), min(bottom, p.H)
+            clear_rows(p, image, ready, first)
+            clear_rows(p, image, max(last, ready), bottom)
             while first < last:
                 rows = min(p.rows_at_once, last - first)
                 conv.x = record_at(p.conv, CONV).x + n * conv.x_n + first * conv.x_h
@@ -55,8 +58,11 @@ def f32_bands(isa: Isa):
                 call_kernel(p.conv_kernel, conv_args, scratch, 0, 1)
                 first += rows
             reader_x[0] = image + p.reader_x
-            row = n * p.OH + oh
-            call_kernel(p.reader_kernel, reader_args, scratch, row, row + n_rows)
+            task = (n * p.OH + oh) * p.tasks_per_row
+            call_kernel(
+                p.reader_kernel, reader_args, scratch + p.reader_scratch,
+                task, task + n_rows * p.tasks_per_row,
+            )  # fmt: skip
 
     return kernel
 
@@ -74,6 +80,13 @@ def move_up(p, band, shift, count):
     for row in range(count):
         target = band + row * p.row_nbytes
         copy_row(target + shift * p.row_nbytes, target, p.row_nbytes // FLOAT)
+
+
+@inline
+def clear_rows(p, image, first, last):
+    """Write zeros where rows outside of the image would stand."""
+    for row in range(first, last):
+        clear(image + row * p.row_nbytes, (p.row_nbytes - p.inside - p.after) // FLOAT)
 
 
 @inline

@@ -67,9 +67,11 @@ WINOGRAD = _record(
     "y_n", "y_d", "y_h", "y_w",
     "r_n", "r_d", "r_h", "r_w",
     "slopes", "activate", "activate_args",
-    # The products of panels that ask for the next block's patches: one for each part of a row.
-    "silent",  # products before the first of them
-    "row_parts", "part_nbytes",  # nbytes may be 0
+    # The last products of panels ask for the block's outputs and the next one's patches: one
+    # for each part of a row. Both nbytes may be 0.
+    "silent",  # products before
+    "y_rows", "y_row", "y_column",  # of a tile; bytes from tile to tile
+    "row_parts", "y_part_nbytes", "part_nbytes",
     floats=("lo", "hi", "lowest", "highest"),
 )  # fmt: skip
 
@@ -88,16 +90,17 @@ DEPTHWISE = _record(
     floats=("lo", "hi"),
 )  # fmt: skip
 
-# A convolution of H rows per image and what reads them and writes OH rows. Its record, of
-# `reader_words`, begins with x, to which `reader_x` is to be added.
+# A convolution of H rows per image and what reads them and writes OH rows, or rows of tiles.
+# Its record, of `reader_words`, begins with x, to which `reader_x` is to be added.
 BANDS = _record(
     "conv", "reader",  # addresses of their records
     "conv_kernel", "reader_kernel", "reader_words", "reader_x",
+    "tasks_per_row",  # of the reader
     "H", "OH", "KH", "SH", "PH",  # the reader's window along H: its span, stride and padding
     "rows_per_tile", "tiles",  # output rows; tiles per image
     "band_rows", "rows_at_once",  # rows of the buffer between the two; per call of the first
     "row_nbytes", "inside", "after",  # a padded row; its borders' bytes before and after
-    "conv_copy", "reader_copy", "band",  # offsets in the scratch memory
+    "conv_copy", "reader_copy", "band", "reader_scratch",  # offsets in the scratch memory
 )  # fmt: skip
 
 # Two buffers walked together: N*D*H*W rows of `run` contiguous floats.

@@ -5,12 +5,12 @@
     y                   transform back, add bias and residual, clip, activate
 
 `f32_winograd` does all three for one block of output tiles after the other; V and M of a
-block stay in the L2 cache, and U streams once per block; the last products ask for the
-patches of the next one. Where U is the larger one, it streams once per chunk of many tiles:
-`f32_winograd_input_4x4_3x3`, `f32_conv` with a group per point, and
+block stay in the L2 cache, and U streams once per block; the last products ask for the outputs
+and for the patches of the next one. Where U is the larger one, it streams once per chunk of
+many tiles: `f32_winograd_input_4x4_3x3`, `f32_conv` with a group per point, and
 `f32_winograd_output_4x4_3x3` are steps of their own, with V and M in the arena. Images of few
-tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the border. F(3x3, 4x4) does
-36 products for 144, F(1x5, 1x4) 8 for 20.
+tiles take F(2x2, 3x3), 16 products for 36: less of it lies beyond the border; large ones
+F(6x4, 3x3), 48 products for 216. F(3x3, 4x4) does 36 products for 144, F(1x5, 1x4) 8 for 20.
 
 Other filters are sums of parts that fit the tiles: taps along D, those beyond the first 4 of
 7, every other tap where the stride is 2. In V they stand beside each other like channels.
@@ -45,6 +45,7 @@ def f32_winograd(isa: Isa):
         for task in range(begin, end):
             n_tiles = first_tile(p, task + 1) - first_tile(p, task)
             call_kernel(p.to_points, address_of(p), V, task, task + 1)
+            outputs = outputs_of(p, *split(first_tile(p, task), p))
             next_patch = patch_of(p, *split(first_tile(p, task + 1), p))
             request = -p.silent
             for point in range(p.n_points):
@@ -52,14 +53,12 @@ def f32_winograd(isa: Isa):
                 fill_table(m_rows, M + point * p.m_point, p.m_tile, n_tiles, MR)
                 for panel in range((p.OC + NR - 1) // NR):
                     n_units = (min(p.OC - panel * NR, NR) + UNIT - 1) // UNIT
-                    row, part = request // p.row_parts, request % p.row_parts
+                    ahead, ahead_nbytes = requested(p, request, outputs, next_patch)
                     multiply_panel(
                         n_tiles, p.height, n_units, v_rows, p.runs, 1, p.K,
                         p.panels + point * p.point_nbytes + panel * p.panel_nbytes, 0,
                         m_rows, 0, 0, 0, 0, 0, 4 * panel * NR, n_units * UNIT, p.K, 0,
-                        next_patch + row * p.x_h + part * p.part_nbytes,
-                        p.part_nbytes if request >= 0 else 0,
-                        p.lowest, p.highest,
+                        ahead, ahead_nbytes, p.lowest, p.highest,
                     )  # fmt: skip
                     request += 1
             call_kernel(p.from_points, address_of(p), M, task, task + 1)
@@ -179,6 +178,22 @@ def split(tile, p):
 def patch_of(p, tw, th, d, n):
     """Return the address of the patch that a tile is made of."""
     return p.x + n * p.x_n + d * p.x_d + th * p.x_row + tw * p.x_column
+
+
+@inline
+def outputs_of(p, tw, th, d, n):
+    """Return the address of the outputs of a tile."""
+    return p.y + n * p.y_n + d * p.y_d + th * p.y_row + tw * p.y_column
+
+
+@inline
+def requested(p, request, outputs, next_patch):
+    """Return address and bytes of what a product of a panel asks for."""
+    row, part = request // p.row_parts, request % p.row_parts
+    if row < p.y_rows:
+        nbytes = p.y_part_nbytes if request >= 0 else 0
+        return outputs + row * p.y_h + part * nbytes, nbytes
+    return next_patch + (row - p.y_rows) * p.x_h + part * p.part_nbytes, p.part_nbytes
 
 
 @inline

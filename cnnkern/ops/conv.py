@@ -20,7 +20,7 @@ from .common import by_rank, input_channels, known, spatial_rank
 from .config import LayerConfig, Weights
 from .regions import Axis, Region, cut, reach
 from .sliding import SlidingFilter, check_strides, take_window
-from .window import MAX_RATE, halo, lift, output_lengths
+from .window import MAX_RATE, RowWindow, halo, lift, output_lengths
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -219,6 +219,21 @@ class Conv(SlidingFilter):
         regions = cut(axes, self.filter.size)
         everything = [[Region(range(a.n_out), range(a.size))] for a in axes]
         return None if regions == everything else regions
+
+    def rows(self, shape: tuple[int, ...]) -> RowWindow | None:
+        """Return the window of a row of Winograd's tiles along H.
+
+        None where there is none, or filters from afar would be read for each row.
+        """
+        size = self.winograd_size(shape[1:-1])
+        if size is None or size is not size.with_kernels:
+            return None
+        if winograd.are_far(size, *self.channels, self.taps, self.plane_strides):
+            return None
+        axis, stride = size.along_h, self.plane_strides[0]
+        span = winograd.reach(axis.tile, self.taps[0], stride, axis)
+        before, _ = self.paddings(shape[1:-1])[-2]
+        return RowWindow(span, axis.tile * stride, before, in_tiles=True)
 
     def _axes(self, lengths: Sequence[int]) -> list[Axis]:
         n_outs = known(output_lengths(tuple(lengths), *self.window))

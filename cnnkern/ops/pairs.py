@@ -18,7 +18,7 @@ from .config import LayerConfig, Weights
 from .conv import Conv
 from .depthwise import DepthwiseConv
 from .pool import MaxPool, Pool
-from .window import lift
+from .window import RowWindow, lift
 
 if TYPE_CHECKING:
     from ..plan import Buffer, Lowering
@@ -34,16 +34,16 @@ class Pair(Op):
 
 @dataclass(frozen=True, eq=False)
 class ConvAndReader(Pair):
-    """Convolve, then treat each channel by itself: ``y = reader(conv(x))``.
+    """Convolve, then slide other windows over the result: ``y = reader(conv(x))``.
 
     Parameters
     ----------
     conv : Conv of one group that adds no residual
-    reader : DepthwiseConv with one filter per channel, or a pooling
+    reader : DepthwiseConv with one filter per channel, pooling, or what takes Winograd's tiles
     """
 
     conv: Conv
-    reader: DepthwiseConv | Pool
+    reader: DepthwiseConv | Pool | Conv | PooledConv
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         return self.reader.infer_shape(self.conv.infer_shape(*shapes))
@@ -72,22 +72,21 @@ class ConvInBands(ConvAndReader):
 
     @property
     def size_kernels(self) -> tuple[str, ...]:
-        return ("f32_bands", "f32_halo", *self.conv.size_kernels)
+        return ("f32_bands", "f32_halo", *self.conv.size_kernels, *self.reader.size_kernels)
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
         shape = known(self.conv.infer_shape(x.shape))
         halo, rows = self.reader.input_halo(shape), self.reader.rows(shape)
         middle, K = lowering.band(shape, halo), product(self.conv.filter.shape[:-1])
-        in_bands = lowering.takes_bands(middle, K, rows)
-        if in_bands:
-            self.conv.lower_as_matrix(lowering, inputs, middle)
-        else:
+        if rows is None or not lowering.takes_bands(middle, K, rows):
             middle = lowering.bordered(shape, halo)
             self.conv.lower(lowering, inputs, middle)
+            self.reader.lower(lowering, [middle], output)
+            return
+        self.conv.lower_as_matrix(lowering, inputs, middle)
         self.reader.lower(lowering, [middle], output)
-        if in_bands:
-            lowering.join_in_bands(middle, rows)
+        lowering.join_in_bands(middle, rows)
 
 
 class PooledConv(ConvAndReader):
@@ -115,15 +114,23 @@ class PooledConv(ConvAndReader):
 
     def lower(self, lowering: Lowering, inputs: Sequence[Buffer], output: Buffer) -> None:
         (x,) = inputs
-        shape = known(self.conv.infer_shape(x.shape))
-        size = self.conv.winograd_size(x.shape[1:-1])
-        is_padded = any(map(any, self.reader.paddings(shape[1:-1])))
-        if size and _divides(self.reader, size) and not is_padded:
+        if size := self._size(x.shape):
             self.conv.lower_in_tiles(lowering, inputs, output, size, size.pool)
             return
-        middle = lowering.temporary(shape)
+        middle = lowering.temporary(known(self.conv.infer_shape(x.shape)))
         self.conv.lower(lowering, inputs, middle)
         self.reader.lower(lowering, [middle], output)
+
+    def rows(self, shape: tuple[int, ...]) -> RowWindow | None:
+        """Return the window of a row of tiles along H; None where there is none."""
+        return self.conv.rows(shape) if self._size(shape) else None
+
+    def _size(self, shape: tuple[int, ...]) -> Size | None:
+        """Return the tiles that an image of this shape takes; None for two steps."""
+        size = self.conv.winograd_size(shape[1:-1])
+        lengths = known(self.conv.infer_shape(shape))[1:-1]
+        is_padded = any(map(any, self.reader.paddings(lengths)))
+        return size if size and _divides(self.reader, size) and not is_padded else None
 
 
 def _divides(pool: MaxPool, size: Size) -> bool:

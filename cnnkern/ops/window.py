@@ -48,6 +48,7 @@ class RowWindow(NamedTuple):
     span: int  # rows under it
     stride: int  # rows from one window to the next
     before: int  # rows of padding before the image
+    in_tiles: bool = False  # whether each gives a row of Winograd's tiles
 
 
 def lift(values: Sequence[int], fill: int) -> Triple:

@@ -167,12 +167,13 @@ class _Planner:
             raise ResourceLimitError(
                 f"activations of {arena_nbytes} bytes exceed the limit of {arena_limit} bytes"
             )
+        steps = with_requests(self.lowering.steps, self.lowering.isa)
         return Plan(
-            steps=with_requests(self.lowering.steps, self.lowering.isa),
+            steps=steps,
             offsets=offsets,
             sizes={name: lifetime.nbytes for name, lifetime in self.lifetimes.items()},
             arena_nbytes=arena_nbytes,
-            scratch_nbytes=whole_lines(self.lowering.scratch_nbytes),
+            scratch_nbytes=whole_lines(max((s.scratch_nbytes for s in steps), default=0)),
             inputs=tuple(self.buffers[name] for name in self.graph.inputs),
             outputs=tuple(self.buffers[name] for name in self.graph.outputs),
             constants=self.lowering.constants,

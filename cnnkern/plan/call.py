@@ -63,6 +63,7 @@ class Step(Call):
     n_tiles: int
     flops: int = 0
     max_claims: int = MAX_CLAIMS
+    scratch_nbytes: int = 0  # per thread
 
     @property
     def grain(self) -> int:

@@ -70,8 +70,11 @@ class Lowering:
         if unknown:
             raise PlanError(f"{kernel} has no argument {sorted(unknown)}")
         if n_tiles > 0:
-            self.steps.append(Step(kernel, fields, self.node, n_tiles, self.flops, max_claims))
-            self.flops = 0
+            step = Step(
+                kernel, fields, self.node, n_tiles, self.flops, max_claims, self.scratch_nbytes
+            )
+            self.steps.append(step)
+            self.flops = self.scratch_nbytes = 0
 
     def host_call(
         self, function: Callable[..., Array], inputs: Sequence[Buffer], output: Buffer
@@ -127,8 +130,8 @@ class Lowering:
         return taken
 
     def scratch(self, nbytes: int) -> None:
-        """Ask for this many bytes of scratch memory per thread."""
-        self.scratch_nbytes = max(self.scratch_nbytes, nbytes)
+        """Ask for this many bytes of scratch memory per thread for the next call."""
+        self.scratch_nbytes = nbytes
 
     def conv(
         self,

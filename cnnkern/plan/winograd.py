@@ -20,7 +20,15 @@ from ..ops.window import Triple, Window, lift
 from ..ops.winograd import cut_taps
 from ..shapes import Pair, product
 from .ahead import most_nbytes
-from .buffer import FLOAT_NBYTES, Buffer, Strides, residual_fields, stepped, stride_fields
+from .buffer import (
+    ABSOLUTE,
+    FLOAT_NBYTES,
+    Buffer,
+    Strides,
+    residual_fields,
+    stepped,
+    stride_fields,
+)
 from .conv import Matrix, Runs, lower_matrix
 from .epilogue import INFINITY, Epilogue
 
@@ -38,6 +46,8 @@ class Tiles:
     panels: int  # address of the filters at each point
     touch: bool  # whether the pixels of a row of x touch in memory
     pool: Pair = (1, 1)  # of each such window the largest output is stored
+    in_band: bool = False  # whether x is a band, which has all rows under a row of tiles
+    is_far: bool = False  # whether y is in no L2 cache when it is written
 
     @property
     def stored(self) -> Pair:
@@ -59,10 +69,10 @@ class Tiles:
 # V and M of a block: most of a 1 MiB L2, the rest for the panels that stream through.
 BLOCK_NBYTES = 704 * 1024
 # Filters beyond the first leave the L2 cache before the next block reads them again, beyond
-# the second the L3 cache, too. From there they arrive in time for register tiles that are
-# about filled.
-L2_NBYTES, L3_NBYTES = 1 << 20, 12 << 20
-FILLED = 0.9
+# the second the L3 cache, too. From there they arrive in time for register tiles, of which so
+# much is filled.
+L2_NBYTES, L3_NBYTES, FILLED = 1 << 20, 12 << 20, 0.9
+FAR_NBYTES = 512 << 10  # outputs in no L2 cache when they are written again
 CHUNK_NBYTES = 4 << 20  # V and M of a chunk: they pass through the L3 cache
 MIN_TASKS = 8  # enough for several threads to end together
 # Filter elements transformed at a time: their 36 points stay in L2, and the product is small
@@ -122,7 +132,9 @@ def lower_winograd(
         **epilogue.fields,
     }  # fmt: skip
     touch = x.strides[3] == FLOAT_NBYTES * C and rates[2] == 1
-    tiles = Tiles(size, panels, touch, pool)
+    is_far = y.nbytes >= FAR_NBYTES and y.strides[3] == FLOAT_NBYTES * OC
+    in_band = x.storage == ABSOLUTE  # it has no storage
+    tiles = Tiles(size, panels, touch, pool, in_band, is_far)
     added = [None] if residual is None else _undilated(residual, rates)
     for x_part, y_part, r_part in zip(_undilated(x, rates), _undilated(y, rates), cycle(added)):
         offsets = (_offset(part, x_part.strides) for part in parts)
@@ -145,18 +157,24 @@ def _lower_image(
     n_tiles = batch * OD * TH * TW
     n_points = tiles.size.n_points
     tile_nbytes = n_points * (fields["v_tile"] + fields["m_tile"])
-    MR = lowering.isa.heights[0]
-    blocks, unit = _split(n_tiles, tile_nbytes, lowering.isa)
+    blocks, unit = (
+        _split_rows(n_tiles, TW, tile_nbytes, lowering.isa)
+        if tiles.in_band
+        else _split(n_tiles, tile_nbytes, lowering.isa)
+    )
     rows, columns = tiles.size.tile
+    y_rows, y_columns = tiles.stored
     fields |= {
         "OD": OD, "OH": OH, "OW": OW, "TH": TH, "TW": TW,
         "x_row": rows * fields["x_h"], "x_column": columns * fields["x_w"],
+        "y_row": y_rows * fields["y_h"], "y_column": y_columns * fields["y_w"],
         "patches": n_tiles, "blocks": blocks, "unit": unit,
     }  # fmt: skip
     # With one block each, two threads read all filters twice, which steps read once.
-    most = L3_NBYTES if blocks > 2 and n_tiles >= FILLED * MR * blocks else L2_NBYTES
+    is_filled = n_tiles >= FILLED * lowering.isa.heights[0] * blocks
+    most = L3_NBYTES if blocks > 2 and is_filled else L2_NBYTES
     nbytes = n_points * fields["v_tile"] * fields["m_tile"] // FLOAT_NBYTES
-    lower = _lower_blocks if nbytes <= most else _lower_steps
+    lower = _lower_blocks if tiles.in_band or nbytes <= most else _lower_steps
     lower(lowering, tiles, fields, flops)
 
 
@@ -226,22 +244,29 @@ def _lower_blocks(lowering: Lowering, tiles: Tiles, fields: dict[str, Any], flop
 
 
 def _requests(tiles: Tiles, fields: dict[str, Any], isa: Isa) -> dict[str, int]:
-    """Return which products ask for the next block's patches, and each for how much of them.
+    """Return which products ask for outputs and the next patches, and each for how much.
 
     They are the last ones, as few as have the time: what they ask for has to stay in the cache.
     """
-    rows, columns = (axis.patch for axis in tiles.size.axes)
     n_tiles = -(-fields["patches"] // fields["blocks"])
     n_panels = -(-fields["OC"] // isa.tile_columns)
     most = n_panels * most_nbytes(-(-n_tiles // isa.heights[0]), fields["K"], fields["K"], isa)
-    if fields["blocks"] < 3 or not tiles.touch or not most:
+    has_next = fields["blocks"] > 2 and tiles.touch and not tiles.in_band
+    if not most or not (has_next or tiles.is_far):
         return {"row_parts": 1}
-    row_nbytes = n_tiles * fields["x_column"]
-    points = min(-(-row_nbytes // most), columns)
+    y_rows, y_nbytes = tiles.stored[0], n_tiles * fields["y_column"]
+    x_rows, x_nbytes = tiles.size.along_h.patch, n_tiles * fields["x_column"]
+    if not tiles.is_far:
+        y_rows = y_nbytes = 0
+    if not has_next:
+        x_rows = x_nbytes = 0
+    rows, n_points = y_rows + x_rows, tiles.size.n_points
+    points = min(-(-max(y_nbytes, x_nbytes) // most), n_points // rows)
     parts = n_panels * points
     return {
-        "silent": (tiles.size.n_points - rows * points) * n_panels,
-        "row_parts": parts, "part_nbytes": whole_lines(-(-row_nbytes // parts)),
+        "silent": (n_points - rows * points) * n_panels, "y_rows": y_rows, "row_parts": parts,
+        "y_part_nbytes": whole_lines(-(-y_nbytes // parts)),
+        "part_nbytes": whole_lines(-(-x_nbytes // parts)),
     }  # fmt: skip
 
 
@@ -304,6 +329,12 @@ def _split(n_tiles: int, tile_nbytes: int, isa: Isa) -> Pair:
     blocks = 2 * max(-(-n_tiles // (2 * fitting)), 1)  # two threads end together
     blocks = max(min(blocks, -(-n_tiles // isa.least_rows)), 1)
     return blocks, MR if n_tiles >= MR * blocks else 1
+
+
+def _split_rows(n_tiles: int, TW: int, tile_nbytes: int, isa: Isa) -> Pair:
+    """Return the blocks and their unit where none has tiles of two rows, of TW tiles each."""
+    fitting = max(BLOCK_NBYTES // tile_nbytes, isa.heights[0])
+    return n_tiles // TW * -(-TW // fitting), 1
 
 
 def transform_filters(

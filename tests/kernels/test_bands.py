@@ -16,8 +16,9 @@ from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.pairs import ConvInBands
 from cnnkern.ops.pool import AveragePool, MaxPool, Pool
 from cnnkern.ops.window import RowWindow
-from cnnkern.passes import optimise, pair_with_readers
+from cnnkern.passes import optimise, pair_with_readers, pair_with_tiles
 from cnnkern.plan import Constants, bands, make_plan
+from cnnkern.plan import winograd as winograd_plan
 from support import evaluate, graph_of, integers, run_kernels
 
 WINDOWS = (
@@ -149,6 +150,70 @@ def test_an_empty_batch_has_no_steps() -> None:
     graph = optimise(pair((1, 33, 18), WINDOWS[0], "same", "relu", np.random.default_rng(7)))
     assert kernels(graph, (0, 33, 18, 4)) == []
     assert run_kernels(graph, np.zeros((0, 33, 18, 4), np.float32))[0].shape == (0, 33, 18, 24)
+
+
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+@pytest.mark.parametrize("size", [(1, 24, 16), (2, 29, 33), (3, 37, 20)])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(("taps", "is_pooled"), [(3, False), (3, True), (5, False)])
+@pytest.mark.usefixtures("always_parallel")
+def test_rows_of_tiles_have_the_same_bits_as_two_steps(
+    isa: Isa, size: tuple[int, int, int], padding: str, taps: int, is_pooled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(bands, "MIN_TILED_FLOATS", 0)
+    monkeypatch.setattr(winograd_plan, "BLOCK_NBYTES", 1)  # several blocks per row of tiles
+    rng = np.random.default_rng(11)
+    N, H, W = size
+    first = Conv(integers(rng, 3, 3, 3, 33), integers(rng, 33), padding="same")
+    filters = rng.standard_normal((taps, taps, 33, 40), np.float32)
+    steps = [
+        ("c", first, ("x",)),
+        ("a", Activation("relu"), ("c",)),
+        ("d", Conv(filters, integers(rng, 40), padding=padding), ("a",)),
+        ("y", MaxPool() if is_pooled else Activation("relu"), ("d",)),
+    ]
+    graph = optimise(graph_of({"x": (None, H, W, 3)}, steps))
+    x = integers(rng, N, H, W, 3)
+    assert kernels(graph, x.shape)[-1] == "f32_bands"
+    results = [run_kernels(graph, x, isa=isa, n_threads=n)[0] for n in (1, 2, 3)]
+    monkeypatch.setattr(bands, "MAX_K", 0)
+    two_steps = kernels(graph, x.shape)
+    assert "f32_bands" not in two_steps and "f32_conv" in two_steps
+    expected = run_kernels(graph, x, isa=isa)[0]
+    for y in results:
+        np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"groups": 2}, {}),
+        ({"dilation_rate": (2, 2)}, {}),
+        ({"may_transform": True}, {}),
+        ({}, {"dilation_rate": (2, 2)}),
+        ({}, {"may_transform": False}),
+        ({}, {"border": np.ones(40, np.float32)}),
+    ],
+)
+def test_tiles_that_stay_apart(first: dict[str, object], second: dict[str, object]) -> None:
+    channels = 8 // (2 if "groups" in first else 1)
+    convs = (
+        Conv(np.ones((3, 3, channels, 40), np.float32), **first),  # type: ignore[arg-type]
+        Conv(np.ones((3, 3, 40, 40), np.float32), **{"may_transform": True} | second),  # type: ignore[arg-type]
+    )
+    steps = [("c", convs[0], ("x",)), ("y", convs[1], ("c",))]
+    graph = graph_of({"x": (None, 32, 32, 8)}, steps)
+    assert pair_with_tiles(graph) == graph
+
+
+def test_filters_from_afar_are_not_read_for_each_row() -> None:
+    shape = (1, 224, 224, 80)
+    near, far = (
+        Conv(np.ones((3, 3, 80, OC), np.float32), may_transform=True) for OC in (64, 96)
+    )
+    assert near.rows(shape) == RowWindow(8, 6, 0, in_tiles=True)
+    assert far.rows(shape) is None
 
 
 def test_the_tensor_between_has_no_storage() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cnnkern.codegen.isa import Isa, available
 from cnnkern.codegen.transform import SIZES as TILES
-from cnnkern.codegen.transform import Transform
+from cnnkern.codegen.transform import Size, Transform
 from cnnkern.graph import Array, Graph
 from cnnkern.kernels import KERNELS
 from cnnkern.ops import winograd
@@ -22,7 +22,7 @@ from cnnkern.plan import Constants, make_plan
 from cnnkern.plan.winograd import filter_parts, transform_filters
 from support import graph_of, run_kernels
 
-# Of the largest output: a few times the rounding of 6 x 6 points with factors up to 5.
+# Of the largest output: a few times the rounding of 8 x 6 points with factors up to 5.
 BOUND = 1e-5
 
 SIZES = ((5, 6), (7, 7), (11, 9), (12, 16), (13, 29))  # the first two in tiles of 2 x 2
@@ -114,6 +114,26 @@ def test_tiles_match_float64(
     for n_threads in (2, 3):
         (shared,) = run_kernels(fast, x, s, isa=isa, n_threads=n_threads)
         np.testing.assert_array_equal(shared, alone)
+
+
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("tiles", winograd.sizes((3, 3)), ids=lambda tiles: tiles.name)
+@pytest.mark.usefixtures("always_parallel", "always_pays")
+def test_every_size_of_tiles(
+    isa: Isa, channels: tuple[int, int], tiles: Size, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "best_size", lambda *_: tiles)
+    for size, padding in (((13, 29), "same"), ((11, 17), "valid"), ((18, 8), "same")):
+        rng = np.random.default_rng(sum(size))
+        graph = conv_graph(size, *channels, rng, padding)
+        x, s = (
+            rng.standard_normal((2, *graph.shapes()[name][1:]), np.float32)  # type: ignore[arg-type]
+            for name in graph.inputs
+        )
+        fast, expected = optimise(graph, "fast"), exact(graph, x, s)
+        (y,) = run_kernels(fast, x, s, isa=isa, n_threads=2)
+        assert np.abs(y - expected).max() <= BOUND * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("n_outputs", [60, 64])
@@ -284,7 +304,7 @@ def test_each_tap_is_in_one_part_and_within_reach(
     [
         (3, 64, (3, 3), False), (8, 8, (3, 3), False), (8, 16, (3, 3), True),
         (12, 12, (3, 3), True), (16, 4, (3, 3), True), (64, 64, (6, 6), True),
-        (8, 8, (5, 5), False), (8, 16, (5, 5), True),
+        (8, 16, (5, 5), False), (12, 16, (5, 5), True),
         (12, 12, (1, 3), False), (32, 32, (1, 3), True), (16, 16, (1, 7), True),
         (64, 64, (11, 11), True), (32, 32, (1, 41), True), (64, 64, (1, 1), False),
     ],

@@ -7,11 +7,11 @@ import pytest
 
 from cnnkern.codegen.isa import LINE, Isa, available
 from cnnkern.ops.conv import Conv
-from cnnkern.plan import Constants, Step, make_plan
+from cnnkern.plan import Constants, Step, make_plan, winograd
 from support import graph_of
 
 CHANNELS, OC = 64, 80
-N_POINTS, PATCH_ROWS, TILE_COLUMNS = 48, 8, 4  # of F(6x4, 3x3)
+N_POINTS, PATCH_ROWS, TILE_ROWS, TILE_COLUMNS = 48, 8, 6, 4  # of F(6x4, 3x3)
 PIXEL_NBYTES = 4 * CHANNELS
 
 
@@ -26,19 +26,29 @@ def blocks_of(size: int, isa: Isa, dilation: int = 1) -> Step:
 
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
-def test_the_last_products_ask_for_all_rows_of_the_next_patches(isa: Isa) -> None:
+def test_the_last_products_ask_for_all_rows_of_outputs_and_of_the_next_patches(
+    isa: Isa,
+) -> None:
+    fields = blocks_of(112, isa).fields
+    n_products = N_POINTS * -(-OC // isa.tile_columns)
+    assert n_products - fields["silent"] == (TILE_ROWS + PATCH_ROWS) * fields["row_parts"]
+    assert fields["silent"] > 0 and fields["y_rows"] == TILE_ROWS
+    tiles = fields["patches"] / fields["blocks"]
+    for name, pixel_nbytes in (("y_part_nbytes", 4 * OC), ("part_nbytes", PIXEL_NBYTES)):
+        asked, tile_nbytes = fields["row_parts"] * fields[name], TILE_COLUMNS * pixel_nbytes
+        surplus = asked - tile_nbytes * tiles
+        assert 0 <= surplus < fields["row_parts"] * LINE + tile_nbytes
+
+
+@pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
+def test_outputs_that_the_caches_have_are_not_asked_for(
+    isa: Isa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "FAR_NBYTES", 1 << 30)
     fields = blocks_of(112, isa).fields
     n_products = N_POINTS * -(-OC // isa.tile_columns)
     assert n_products - fields["silent"] == PATCH_ROWS * fields["row_parts"]
-    assert fields["silent"] > 0
-    asked = fields["row_parts"] * fields["part_nbytes"]
-    tiles = fields["patches"] / fields["blocks"]
-    row_nbytes = TILE_COLUMNS * PIXEL_NBYTES * tiles
-    assert (
-        row_nbytes
-        <= asked
-        < row_nbytes + fields["row_parts"] * LINE + TILE_COLUMNS * PIXEL_NBYTES
-    )
+    assert fields["y_rows"] == fields["y_part_nbytes"] == 0 < fields["part_nbytes"]
 
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
