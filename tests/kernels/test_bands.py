@@ -153,15 +153,18 @@ def test_an_empty_batch_has_no_steps() -> None:
 
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
-@pytest.mark.parametrize("size", [(1, 24, 16), (2, 29, 33), (3, 37, 20)])
+@pytest.mark.parametrize(
+    ("size", "rows_per_tile"), [((1, 24, 16), 1), ((2, 29, 33), 1), ((3, 57, 20), 3)]
+)
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize(("taps", "is_pooled"), [(3, False), (3, True), (5, False)])
 @pytest.mark.usefixtures("always_parallel")
 def test_rows_of_tiles_have_the_same_bits_as_two_steps(
-    isa: Isa, size: tuple[int, int, int], padding: str, taps: int, is_pooled: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    isa: Isa, size: tuple[int, int, int], rows_per_tile: int, padding: str, taps: int,
+    is_pooled: bool, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(bands, "MIN_TILED_FLOATS", 0)
+    monkeypatch.setattr(bands, "BAND_NBYTES", rows_per_tile * 50_000 - 44_000)
     monkeypatch.setattr(winograd_plan, "BLOCK_NBYTES", 1)  # several blocks per row of tiles
     rng = np.random.default_rng(11)
     N, H, W = size
@@ -175,7 +178,9 @@ def test_rows_of_tiles_have_the_same_bits_as_two_steps(
     ]
     graph = optimise(graph_of({"x": (None, H, W, 3)}, steps))
     x = integers(rng, N, H, W, 3)
-    assert kernels(graph, x.shape)[-1] == "f32_bands"
+    *_, step = make_plan(graph, {"x": x.shape}, Constants(), isa=isa).steps
+    assert step.kernel == "f32_bands"
+    assert (step.fields["rows_per_tile"] > 1) == (rows_per_tile > 1)
     results = [run_kernels(graph, x, isa=isa, n_threads=n)[0] for n in (1, 2, 3)]
     monkeypatch.setattr(bands, "MAX_K", 0)
     two_steps = kernels(graph, x.shape)
