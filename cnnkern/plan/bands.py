@@ -10,7 +10,7 @@ from ..kernels.records import CONV
 from ..ops.window import RowWindow
 from .buffer import FLOAT_NBYTES, Buffer
 from .call import Call, Step
-from .conv import scratch_nbytes
+from .matrix import scratch_nbytes
 
 if TYPE_CHECKING:
     from .lowering import Lowering

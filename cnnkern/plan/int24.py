@@ -16,8 +16,8 @@ from ..ops.window import Window
 from ..shapes import product
 from .ahead import FEW_ROWS
 from .buffer import Buffer, stepped
-from .conv import Matrix, Runs, lower_matrix
 from .epilogue import Epilogue
+from .matrix import Matrix, Runs, lower_matrix
 
 if TYPE_CHECKING:
     from .lowering import Lowering

@@ -15,8 +15,8 @@ from ..lazy import Weight
 from ..ops.window import Window
 from ..shapes import product
 from .buffer import FLOAT_NBYTES, Buffer, residual_fields, spread, stepped, stride_fields
-from .conv import Matrix, Runs, lower_matrix, tile_height
 from .epilogue import INFINITY, Epilogue
+from .matrix import Matrix, Runs, lower_matrix, tile_height
 
 if TYPE_CHECKING:
     from .lowering import Lowering

@@ -24,8 +24,9 @@ from ..ops.window import Window, lift
 from ..ops.winograd import best_size
 from ..shapes import Pair, product
 from .buffer import Buffer, Strides
-from .conv import Matrix, Runs, is_narrow, lower_matrix
+from .conv import is_narrow
 from .epilogue import Epilogue
+from .matrix import Matrix, Runs, lower_matrix
 from .winograd import lower_winograd
 
 if TYPE_CHECKING:

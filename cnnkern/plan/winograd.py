@@ -29,8 +29,8 @@ from .buffer import (
     stepped,
     stride_fields,
 )
-from .conv import Matrix, Runs, lower_matrix
 from .epilogue import INFINITY, Epilogue
+from .matrix import Matrix, Runs, lower_matrix
 
 if TYPE_CHECKING:
     from .lowering import Lowering

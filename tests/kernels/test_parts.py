@@ -10,7 +10,7 @@ from cnnkern.graph import Array, Graph
 from cnnkern.ops.conv import Conv
 from cnnkern.ops.dense import Dense
 from cnnkern.plan import Constants, make_plan
-from cnnkern.plan.conv import PART
+from cnnkern.plan.matrix import PART
 from support import evaluate, graph_of, run_kernels
 
 # taps, C, OC, groups: runs shorter than a part, as long, longer, of several parts and a rest

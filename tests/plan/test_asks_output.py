@@ -11,7 +11,7 @@ from cnnkern.ops.depthwise import DepthwiseConv
 from cnnkern.ops.merge import Add
 from cnnkern.passes import optimise
 from cnnkern.plan import Constants, Step, make_plan
-from cnnkern.plan.conv import ASKING_SUM, FAR_NBYTES
+from cnnkern.plan.matrix import ASKING_SUM, FAR_NBYTES
 from support import graph_of
 
 FAR_SIDE = 160  # 32 floats per pixel are more than FAR_NBYTES
