@@ -18,8 +18,7 @@ Empty = Callable[[int], np.ndarray]  # returns as many uninitialised bytes
 ALIGNMENT = LINE
 HUGE_PAGE = 2 << 20
 SLAB_NBYTES = 256 << 20  # of addresses: pages that nobody writes take no memory
-# Smaller arrays are their own, so that a small model does not pay for a huge page, and so are
-# larger ones, which fill many.
+# Smaller arrays are their own, and so are larger ones, which fill many pages.
 LEAST_NBYTES, MOST_NBYTES = 64 << 10, 16 << 20
 
 
@@ -62,14 +61,20 @@ class Slabs:
 
     def __init__(self) -> None:
         self._rests: deque[np.ndarray] = deque()  # of slabs, the oldest first
+        self._n_asked = 0  # bytes so far
 
     def empty(self, nbytes: int) -> np.ndarray:
         """Return uninitialised bytes that begin at a multiple of ALIGNMENT."""
-        if not LEAST_NBYTES <= nbytes <= MOST_NBYTES:
+        if not LEAST_NBYTES <= nbytes <= MOST_NBYTES or self._is_early(nbytes):
             return aligned_empty(nbytes)
         rest = self._take_rest(nbytes)
         self._rests.append(rest[whole_lines(nbytes) :])
         return rest[:nbytes]
+
+    def _is_early(self, nbytes: int) -> bool:
+        """Tell whether all arrays so far fill no huge page: one takes longer to clear."""
+        self._n_asked += nbytes
+        return self._n_asked <= HUGE_PAGE
 
     def _take_rest(self, nbytes: int) -> np.ndarray:
         """Return a slab, or what is left of one, that no other thread gets meanwhile."""

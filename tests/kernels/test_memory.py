@@ -57,15 +57,29 @@ def test_pieces_stand_side_by_side() -> None:
     assert begin(last) == begin(first) + 128
 
 
-def test_arrays_of_a_slab_follow_each_other() -> None:
+def slabs_of_a_large_model() -> Slabs:
     slabs = Slabs()
+    slabs.empty(HUGE_PAGE)
+    return slabs
+
+
+def test_a_small_model_takes_no_slab() -> None:
+    slabs = Slabs()
+    early = [slabs.empty(HUGE_PAGE // 4) for _ in range(4)]
+    later = slabs.empty(LEAST_NBYTES)
+    assert begin(later) % HUGE_PAGE == 0
+    assert all(end(a) <= begin(later) or begin(a) >= begin(later) + SLAB_NBYTES for a in early)
+
+
+def test_arrays_of_a_slab_follow_each_other() -> None:
+    slabs = slabs_of_a_large_model()
     first, last = slabs.empty(LEAST_NBYTES + 1), slabs.empty(LEAST_NBYTES)
     assert begin(first) % HUGE_PAGE == 0
     assert begin(last) == begin(first) + LEAST_NBYTES + ALIGNMENT
 
 
 def test_small_and_very_large_arrays_take_no_part_of_a_slab() -> None:
-    slabs = Slabs()
+    slabs = slabs_of_a_large_model()
     first = slabs.empty(LEAST_NBYTES)
     others = [slabs.empty(nbytes) for nbytes in (0, LEAST_NBYTES - 1, MOST_NBYTES + 1)]
     assert begin(slabs.empty(LEAST_NBYTES)) == end(first)
@@ -82,7 +96,7 @@ def test_what_is_left_of_a_slab_is_filled_later() -> None:
 
 
 def test_threads_share_slabs_and_no_bytes() -> None:
-    slabs, count = Slabs(), 400
+    slabs, count = slabs_of_a_large_model(), 400
     with ThreadPoolExecutor(8) as pool:
         arrays = list(pool.map(slabs.empty, [LEAST_NBYTES + 64 * i for i in range(count)]))
     arrays.sort(key=begin)
