@@ -154,14 +154,16 @@ def test_an_empty_batch_has_no_steps() -> None:
 
 @pytest.mark.parametrize("isa", available(), ids=lambda isa: isa.name)
 @pytest.mark.parametrize(
-    ("size", "rows_per_tile"), [((1, 24, 16), 1), ((2, 29, 33), 1), ((3, 57, 20), 3)]
+    ("size", "rows_per_tile"), [((1, 24, 16), 1), ((2, 29, 33), 1), ((3, 117, 20), 3)]
 )
 @pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize(("taps", "is_pooled"), [(3, False), (3, True), (5, False)])
+@pytest.mark.parametrize(
+    ("taps", "stride", "is_pooled"), [(3, 1, False), (3, 1, True), (5, 1, False), (5, 2, False)]
+)
 @pytest.mark.usefixtures("always_parallel")
 def test_rows_of_tiles_have_the_same_bits_as_two_steps(
     isa: Isa, size: tuple[int, int, int], rows_per_tile: int, padding: str, taps: int,
-    is_pooled: bool, monkeypatch: pytest.MonkeyPatch,
+    stride: int, is_pooled: bool, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(bands, "MIN_TILED_FLOATS", 0)
     monkeypatch.setattr(bands, "BAND_NBYTES", rows_per_tile * 50_000 - 44_000)
@@ -173,7 +175,7 @@ def test_rows_of_tiles_have_the_same_bits_as_two_steps(
     steps = [
         ("c", first, ("x",)),
         ("a", Activation("relu"), ("c",)),
-        ("d", Conv(filters, integers(rng, 40), padding=padding), ("a",)),
+        ("d", Conv(filters, integers(rng, 40), (stride, stride), padding), ("a",)),
         ("y", MaxPool() if is_pooled else Activation("relu"), ("d",)),
     ]
     graph = optimise(graph_of({"x": (None, H, W, 3)}, steps))
