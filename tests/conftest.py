@@ -31,7 +31,6 @@ def restore_threads() -> Iterator[None]:
 def always_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take Winograd's tiles wherever there are enough of them."""
     monkeypatch.setattr(winograd, "MIN_GAIN", 1e-9)
-    monkeypatch.setattr(winograd, "MOST_POINTS", 1 << 10)  # all sizes by their time
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ VECTOR, UNIT = 16, 8  # floats of a vector, columns that are multiplied together
 # fill the cache: tiles of so many floats wait for them as long as they compute.
 NEAR_FLOATS, FAR_FLOATS, ARRIVAL = 1 << 18, 3 << 20, 3
 BLOCK_FLOATS, FAR_BLOCK_FLOATS = 80_000, 120_000
-# Less is not worth the rounding, nor the memory of larger filters. Tiles of more points, which
-# round worse, must gain as much over those of fewer.
-MIN_GAIN, MOST_POINTS = 1.05, 36
+MIN_GAIN = 1.05  # less is not worth the rounding, nor the memory of larger filters
+# Tiles of more points round worse: so much they must gain over those of fewer.
+MOST_POINTS, LARGE_TILE_GAIN = 36, 1.05
 MAX_FLOATS = 1 << 26  # of filters, 256 MiB: more is worth no gain
 # Tiles per image; fewer leave rows of a register tile idle. If filters are near, fewer will do
 # where they have enough channels.
@@ -112,7 +112,7 @@ def best_size(
         is_near = not _arrival(n_floats) and min(C, OC) >= MIN_CHANNELS
         is_enough = n_tiles >= (MIN_NEAR_TILES if is_near else MIN_TILES)
         work = _work(size, n_tiles, count, C, OC)
-        gain = MIN_GAIN if size.n_points > MOST_POINTS else 1
+        gain = LARGE_TILE_GAIN if size.n_points > MOST_POINTS else 1
         if is_enough and n_floats <= MAX_FLOATS and work * gain <= least:
             best, least = size, work
     return best
@@ -120,7 +120,7 @@ def best_size(
 
 def are_far(size: Size, C: int, OC: int, taps: Pair, strides: Pair = (1, 1)) -> bool:
     """Tell whether the filters at all points stay in no L2 cache."""
-    return size.n_points * n_parts(taps, strides, size) * C * OC > NEAR_FLOATS
+    return _arrival(size.n_points * n_parts(taps, strides, size) * C * OC) > 0
 
 
 def kernels(taps: Pair, strides: Pair = (1, 1)) -> tuple[str, ...]:
